@@ -1,0 +1,65 @@
+# Everything that a developer does here. `make` alone lists the targets.
+# Needs Python 3.11 or later with pip, make and git; the rest comes from requirements.lock.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+STAMP := .venv/.installed
+BIN := .venv/bin
+COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-annotate pyproject.toml --group dev
+
+##@ Use
+demo: $(STAMP)  ## label a small store of images with the model in the box
+	@$(BIN)/python -m examples.demo
+
+install: $(STAMP)  ## make .venv from the lock (5 GB on Linux; the targets below do it by themselves)
+	@echo "Ready: .venv with $$($(BIN)/python --version). Another Python: make clean install PYTHON=python3.12"
+
+##@ Develop
+test: $(STAMP)  ## run the tests, except slow ones
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(STAMP)  ## run all the tests and repeat pytest's last line
+	@mkdir -p out
+	@set -o pipefail; $(BIN)/python -m pytest | tee out/test-all.log
+	@tail -n 1 out/test-all.log
+
+check: $(STAMP)  ## lint, format, types, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: $(STAMP)  ## mend what ruff can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(STAMP)  ## measure images/s against a hand-written loop
+	@$(BIN)/python -m benchmarks.predict
+
+##@ Keep
+lock: $(STAMP)  ## write requirements.lock again after pyproject.toml changed (UPGRADE=1: newest versions)
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements.lock
+
+clean-room: ## clone what is committed into an empty folder and run README's two commands there
+	@tools/clean_room.sh
+
+clean: ## remove .venv, caches and what runs wrote to out/
+	rm -rf .venv build dist out .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+$(STAMP): requirements.lock pyproject.toml
+	@PYTHON=$(PYTHON) tools/install.sh
+	@touch $@
+
+.PHONY: bench check clean clean-room demo format help install lock test test-all

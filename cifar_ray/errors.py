@@ -58,3 +58,13 @@ def did_you_mean(name: str, allowed: Iterable[str], limit: int = 3) -> str:
     if near:
         return f"Did you mean {', '.join(near)}?"
     return f"Allowed: {', '.join(names)}."
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Escape what could steer a terminal; file names are anybody's text. `keep` stays as it is."""
+    return "".join(
+        char
+        if char.isprintable() or char in keep
+        else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
+    )

@@ -1,0 +1,93 @@
+"""What a labelling run is, and the record of it (`run.json`) that a resume must match."""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cifar_ray.config.execution import Execution
+
+RECORD_FORMAT = 1
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LabellingConfig(_Config):
+    """What the user asked for, as far as it decides the bytes of the rows."""
+
+    top_k: int = Field(5, ge=1)
+    probabilities: bool = False
+    embeddings: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    limit: int | None = Field(None, ge=1)
+    sample: int | None = Field(None, ge=1)
+    sample_seed: int = 0
+    images_per_shard: int | None = Field(None, ge=1)
+
+    @property
+    def partial(self) -> bool:
+        """Whether the run is meant to leave out a part of the store."""
+        return self.limit is not None or self.sample is not None
+
+
+class RunOptions(_Config):
+    """How to run it; nothing here changes a byte of the rows."""
+
+    engine: Literal["auto", "local", "ray"] = "auto"
+    address: str | None = None
+    workers: int | None = Field(None, ge=1)
+    max_failure_rate: float = Field(0.05, ge=0, le=1)
+    store_timeout_s: float = Field(300.0, ge=0)
+
+
+class BundleReference(_Config):
+    """The model of a run."""
+
+    id: str
+    digest: str
+
+
+class SourceReference(_Config):
+    """The store of a run. `ranges` are the prefixes that are listed side by side."""
+
+    kind: Literal["folder"]
+    uri: str
+    ranges: tuple[str, ...] = ("",)
+
+
+class RunRecord(_Config):
+    """`run.json`: written before the first part; every worker reads it and follows it."""
+
+    format_version: int = RECORD_FORMAT
+    code_version: str
+    created_at: str
+    config: LabellingConfig
+    execution: Execution
+    bundle: BundleReference
+    source: SourceReference
+    warnings: tuple[str, ...] = ()
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the bytes of the rows, as plain JSON values."""
+        record = self.model_dump(mode="json")
+        return {
+            "format_version": record["format_version"],
+            "config": record["config"],
+            "execution": record["execution"],
+            "bundle": record["bundle"]["digest"],
+            "source": {"kind": record["source"]["kind"], "ranges": record["source"]["ranges"]},
+        }
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the identity; every part's footer carries it."""
+        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """Return the file."""
+        return (self.model_dump_json(indent=2) + "\n").encode()

@@ -1,0 +1,244 @@
+"""A worker's work: shards in, parts out, with reading and decoding ahead of the model.
+
+    for each shard that comes in:
+        for each batch of its rows:
+            threads: fetch -> sha256 -> decode -> preprocess, each into the row's own slot
+            model: the whole batch, while the threads prepare the next ones
+        rows -> part
+
+Batches of the next shard are prepared while the last ones of this shard are in the model.
+"""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cifar_ray.config.labelling import RunRecord
+from cifar_ray.errors import ImageFault, StoreUnavailable
+from cifar_ray.images.decode import DecodeOptions, decode
+from cifar_ray.images.preprocess import Preprocess
+from cifar_ray.models.backends import Backend, Pending
+from cifar_ray.prediction.events import Progress, ShardDone, ShardReturned
+from cifar_ray.prediction.fetch import Fetcher, TransientFault
+from cifar_ray.prediction.listing import Entry
+from cifar_ray.prediction.manifest import Manifest, entries_digest
+from cifar_ray.prediction.part import PartFooter, write_part
+from cifar_ray.prediction.row import Outcome, Scoring, ShardRows
+from cifar_ray.runs import ShardName
+from cifar_ray.storage import Store
+
+FIRST_SHARD = ShardName(0, 0)
+TRANSIENT_SHARE = 0.01
+TRANSIENT_MINIMUM = 3
+TakeShard = Callable[[bool], ShardName | None]
+"""Gives the next shard. With True it waits for one, and None says that there will be no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """All that a worker needs to label any shard of a run."""
+
+    record: RunRecord
+    store: Store
+    manifest: Manifest
+    fetcher: Fetcher
+    decode_options: DecodeOptions
+    preprocess: Preprocess
+    backend: Backend
+    scoring: Scoring
+    uri_of: Callable[[Entry], str]
+    decode_threads: int
+
+
+@dataclass(slots=True)
+class _Shard:
+    name: ShardName
+    rows: ShardRows
+    energies: list[NDArray[np.float64]] = field(default_factory=list)
+    stages: dict[str, float] = field(default_factory=dict)
+    fault: StoreUnavailable | None = None
+
+
+@dataclass(slots=True)
+class _Batch:
+    shard: _Shard
+    images: NDArray[np.uint8]
+    chunks: list[Future[list[Outcome]]]
+    last: bool
+
+
+class Classifying:
+    """Labels the shards that `take` gives, one after another, with the next ones begun."""
+
+    def __init__(self, equipment: Equipment, take: TakeShard) -> None:
+        """Start the threads; `run` does the work."""
+        self.equipment = equipment
+        self.take = take
+        self.threads = ThreadPoolExecutor(equipment.decode_threads, "decode")
+        self.prepared: deque[_Batch] = deque()
+        self.in_model: deque[tuple[_Batch, list[Outcome], Pending | None]] = deque()
+        self.unprepared: Iterator[_Batch] = iter(())
+        self.lookahead = 1 + equipment.decode_threads
+
+    def run(self) -> Iterator[Progress | ShardDone | ShardReturned]:
+        """Work until no more shards come; report every batch and every shard."""
+        try:
+            while self._prepare():
+                if self.prepared:
+                    self._submit(self.prepared.popleft())
+                if len(self.in_model) > self.equipment.backend.num_parallel or not self.prepared:
+                    yield from self._collect()
+        finally:
+            self.threads.shutdown(wait=False, cancel_futures=True)
+
+    def _prepare(self) -> bool:
+        """Keep the threads busy; tell whether anything is left to do."""
+        while len(self.prepared) < self.lookahead:
+            batch = next(self.unprepared, None)
+            if batch is None:
+                idle = not self.prepared and not self.in_model
+                shard = self.take(idle)
+                if shard is None:
+                    break
+                self.unprepared = self._batches(shard)
+                continue
+            self.prepared.append(batch)
+        return bool(self.prepared or self.in_model)
+
+    def _batches(self, name: ShardName) -> Iterator[_Batch]:
+        """Start the preparation of a shard's batches, one each time that it is asked for one."""
+        equipment = self.equipment
+        entries = equipment.manifest.entries(name)
+        uris = [equipment.uri_of(entry) for entry in entries]
+        shard = _Shard(name, ShardRows(str(name), entries, uris))
+        size = equipment.record.execution.batch_size
+        side = equipment.preprocess.input_size
+        for start in range(0, len(entries), size):
+            part = entries[start : start + size]
+            # Zeros, so that the slot of a failed image and the padding of the last batch are.
+            images = np.zeros((size, side, side, 3), dtype=np.uint8)
+            step = max(1, -(-len(part) // equipment.decode_threads))
+            chunks = [
+                self.threads.submit(self._fill, shard, part[at : at + step], images[at : at + step])
+                for at in range(0, len(part), step)
+            ]
+            yield _Batch(shard, images, chunks, start + size >= len(entries))
+
+    def _fill(self, shard: _Shard, entries: list[Entry], slots: NDArray[np.uint8]) -> list[Outcome]:
+        if shard.fault is not None:
+            return [Outcome() for _ in entries]
+        stages = {"fetch": 0.0, "hash": 0.0, "decode": 0.0, "preprocess": 0.0}
+        outcomes = [
+            self._fill_slot(entry, slot, stages)
+            for entry, slot in zip(entries, slots, strict=False)
+        ]
+        for stage, seconds in stages.items():
+            shard.stages[stage] = shard.stages.get(stage, 0.0) + seconds
+        return outcomes
+
+    def _fill_slot(
+        self, entry: Entry, slot: NDArray[np.uint8], stages: dict[str, float]
+    ) -> Outcome:
+        outcome = Outcome()
+        started = time.perf_counter()
+        stage = "fetch"
+        try:
+            data = self.equipment.fetcher.fetch(entry)
+            started, stage = _next_stage(stages, stage, started, "hash")
+            outcome.num_bytes = len(data)
+            outcome.sha256 = hashlib.sha256(data).digest()
+            started, stage = _next_stage(stages, stage, started, "decode")
+            image = decode(data, self.equipment.decode_options)
+            started, stage = _next_stage(stages, stage, started, "preprocess")
+            outcome.width, outcome.height = image.width, image.height
+            slot[...] = self.equipment.preprocess.apply(image.pixels)
+        except ImageFault as fault:
+            outcome.status, outcome.error = fault.status, fault.error
+            outcome.transient = isinstance(fault, TransientFault)
+        _next_stage(stages, stage, started, stage)
+        return outcome
+
+    def _submit(self, batch: _Batch) -> None:
+        """Wait for a batch's images and hand them to the model."""
+        outcomes: list[Outcome] = []
+        started = time.perf_counter()
+        for chunk in batch.chunks:
+            try:
+                outcomes.extend(chunk.result())
+            except StoreUnavailable as fault:
+                batch.shard.fault = fault
+        _add(batch.shard.stages, "wait", time.perf_counter() - started)
+        handle = None
+        if batch.shard.fault is None:
+            handle = self.equipment.backend.submit(batch.images)
+        self.in_model.append((batch, outcomes, handle))
+
+    def _collect(self) -> Iterator[Progress | ShardDone | ShardReturned]:
+        """Take the oldest batch out of the model; with the last one of a shard, commit it."""
+        batch, outcomes, handle = self.in_model.popleft()
+        shard = batch.shard
+        if shard.fault is None and handle is not None:
+            started = time.perf_counter()
+            outputs = self.equipment.backend.result(handle)
+            _add(shard.stages, "model", time.perf_counter() - started)
+            features = outputs.features if self.equipment.record.config.embeddings else None
+            shard.rows.add(outcomes, outputs.logits, features)
+            if shard.name == FIRST_SHARD:
+                shard.energies.append(_energies(outputs.logits[: len(outcomes)], outcomes))
+            failed = sum(outcome.status != "ok" for outcome in outcomes)
+            yield Progress(len(outcomes), failed, sum(outcome.num_bytes for outcome in outcomes))
+        if batch.last:
+            yield self._commit(shard)
+
+    def _commit(self, shard: _Shard) -> ShardDone | ShardReturned:
+        outcomes = shard.rows.outcomes
+        transient = sum(outcome.transient for outcome in outcomes)
+        if shard.fault is not None:
+            return ShardReturned(str(shard.name), str(shard.fault))
+        if transient >= TRANSIENT_MINIMUM and transient > TRANSIENT_SHARE * len(outcomes):
+            reason = (
+                f"the store failed to give {transient} of {len(outcomes)} images, after retries"
+            )
+            return ShardReturned(str(shard.name), reason)
+        started = time.perf_counter()
+        footer = PartFooter(
+            run=self.equipment.record.digest,
+            shard=str(shard.name),
+            shard_digest=entries_digest(shard.rows.entries),
+            rows=len(outcomes),
+            counts=shard.rows.counts(),
+            image_bytes=sum(outcome.num_bytes for outcome in outcomes),
+        )
+        write_part(self.equipment.store, shard.rows.table(self.equipment.scoring), footer)
+        _add(shard.stages, "write", time.perf_counter() - started)
+        energies = np.concatenate(shard.energies) if shard.energies else np.empty(0)
+        median = float(np.median(energies)) if len(energies) else None
+        return ShardDone(str(shard.name), footer, median, shard.stages)
+
+
+def _energies(logits: NDArray[np.float32], outcomes: list[Outcome]) -> NDArray[np.float64]:
+    """Log-sum-exp of logits of labelled rows: low where images are unlike the training's.
+
+    W. Liu et al., "Energy-based Out-of-distribution Detection" (arXiv:2010.03759).
+    """
+    ok = np.array([outcome.status == "ok" for outcome in outcomes], dtype=bool)
+    energies: NDArray[np.float64] = np.logaddexp.reduce(logits[ok].astype(np.float64), axis=1)
+    return energies
+
+
+def _next_stage(
+    stages: dict[str, float], stage: str, started: float, following: str
+) -> tuple[float, str]:
+    now = time.perf_counter()
+    stages[stage] += now - started
+    return now, following
+
+
+def _add(stages: dict[str, float], stage: str, seconds: float) -> None:
+    stages[stage] = stages.get(stage, 0.0) + seconds

@@ -1,0 +1,119 @@
+"""What a run would read, skip and write, and how long it would take, without writing anything."""
+
+import tempfile
+import time
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from cifar_ray.models.backends import resolve_execution
+from cifar_ray.prediction.classify import Classifying, TakeShard
+from cifar_ray.prediction.events import ShardDone
+from cifar_ray.prediction.listing import Entry, Listing
+from cifar_ray.prediction.manifest import shard_size
+from cifar_ray.prediction.plan import (
+    FIRST_IMAGES,
+    Request,
+    make_plan,
+    open_bundle,
+    open_listing,
+    source_folder,
+)
+from cifar_ray.prediction.worker import equip
+from cifar_ray.runs import LabellingRun, ShardName
+
+ROW_BYTES = 160
+"""A row in a part, compressed; keys of ordinary length, five scores."""
+
+
+class Preview(BaseModel):
+    """What `--dry-run` says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    classes: str
+    found: int
+    skipped: dict[str, int]
+    listed: int
+    image_bytes: int
+    parts: int
+    output_bytes: int
+    seconds: float
+    basis: str
+    warnings: tuple[str, ...]
+
+
+def dry_run(request: Request, num_cores: int) -> Preview:
+    """List SOURCE, label its first images into a temporary folder, and extrapolate."""
+    root = source_folder(request.source)
+    listing = open_listing(root, request.config)
+    bundle = open_bundle(request.model, request.weights)
+    found, listed, image_bytes, skipped = _count(listing)
+    seconds_an_image, measured, warnings = _measure(request)
+    threads = resolve_execution(request.execution, bundle.spec).threads
+    workers = max(1, num_cores // threads)
+    return Preview(
+        model=bundle.id,
+        classes=", ".join(bundle.spec.labels[:10]) + (" …" if len(bundle.spec.labels) > 10 else ""),
+        found=found,
+        skipped=dict(sorted(skipped.items())),
+        listed=listed,
+        image_bytes=image_bytes,
+        parts=_num_parts(listed, request.config.images_per_shard),
+        output_bytes=listed * ROW_BYTES,
+        seconds=listed * seconds_an_image / workers,
+        basis=f"from {measured} images on one worker, for {workers}",
+        warnings=warnings,
+    )
+
+
+def _count(listing: Listing) -> tuple[int, int, int, Counter[str]]:
+    found = listed = image_bytes = 0
+    skipped: Counter[str] = Counter()
+    for item in listing.entries(None):
+        found += 1
+        if isinstance(item, Entry):
+            listed += 1
+            image_bytes += item.size_bytes
+        else:
+            skipped[item.kind] += 1
+    return found, listed, image_bytes, skipped
+
+
+def _measure(request: Request) -> tuple[float, int, tuple[str, ...]]:
+    """Label the first images once to warm up and once by the clock; seconds an image."""
+    config = request.config.model_copy(update={"limit": FIRST_IMAGES, "sample": None})
+    with tempfile.TemporaryDirectory(prefix="cifar-ray-") as folder:
+        trial = Request(
+            source=request.source,
+            destination=str(Path(folder) / "trial"),
+            model=request.model,
+            weights=request.weights,
+            config=config,
+            execution=request.execution,
+        )
+        plan = make_plan(trial)
+        equipment = equip(plan.store, plan.source)
+        shards = list(islice(equipment.manifest.shards(0, plan.listing), 1))
+        for _ in range(2):
+            plan.store.delete(LabellingRun.PREDICTIONS)
+            started = time.monotonic()
+            events = list(Classifying(equipment, _one_by_one(list(shards))).run())
+            seconds = time.monotonic() - started
+        rows = sum(event.footer.rows for event in events if isinstance(event, ShardDone))
+    return seconds / max(1, rows), rows, plan.record.warnings
+
+
+def _one_by_one(shards: list[ShardName]) -> TakeShard:
+    return lambda wait: shards.pop() if shards else None
+
+
+def _num_parts(listed: int, images_per_shard: int | None) -> int:
+    number, left = 0, listed
+    while left > 0:
+        left -= shard_size(ShardName(0, number), images_per_shard)
+        number += 1
+    return number

@@ -1,0 +1,108 @@
+"""Reading one image's bytes, and telling a fault of the image from a fault of the store."""
+
+import errno
+import os
+import stat
+import time
+from pathlib import Path
+from typing import Protocol
+
+from cifar_ray.errors import ImageFault, StoreUnavailable
+from cifar_ray.prediction.listing import Entry
+
+MAX_IMAGE_BYTES = 512 * 2**20
+RETRY_DELAYS_S = (0.05, 0.2, 1.0)
+TRANSIENT = frozenset(
+    {
+        errno.EIO,
+        errno.EAGAIN,
+        errno.EINTR,
+        errno.EBUSY,
+        errno.ETIMEDOUT,
+        errno.ENXIO,
+        errno.ENODEV,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        getattr(errno, "ESTALE", errno.EIO),
+        getattr(errno, "EREMOTEIO", errno.EIO),
+    }
+)
+
+
+class TransientFault(ImageFault):
+    """Reading failed in a way that may pass; the retry budget of this image is spent."""
+
+    def __init__(self) -> None:
+        super().__init__("fetch_failed", "the store did not give the file, after retries")
+
+
+class Fetcher(Protocol):
+    """Reads the images of a store."""
+
+    def fetch(self, entry: Entry) -> bytes:
+        """Return the bytes; `ImageFault` with the row's status, or `StoreUnavailable`."""
+
+
+class FolderFetcher:
+    """Reads images below a folder."""
+
+    def __init__(self, root: Path) -> None:
+        """Remember the folder and the disk it is on, so that an unplugged one is noticed."""
+        self.root = os.fsencode(root)
+        self.device = self._device()
+
+    def fetch(self, entry: Entry) -> bytes:
+        """Return the bytes; `ImageFault` with the row's status, or `StoreUnavailable`."""
+        below = entry.locator if entry.locator is not None else entry.key.encode()
+        path = os.path.join(self.root, below)
+        for delay_s in (*RETRY_DELAYS_S, None):
+            try:
+                return self._read(path, entry)
+            except OSError as error:
+                if error.errno not in TRANSIENT:
+                    raise self._permanent(error) from None
+            if delay_s is not None:
+                time.sleep(delay_s)
+        self.check()
+        raise TransientFault
+
+    def _read(self, path: bytes, entry: Entry) -> bytes:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageFault("changed", "no longer a file")
+            if f"{status.st_mtime_ns}-{status.st_size}" != entry.version:
+                raise ImageFault("changed", "changed between listing and reading")
+            if status.st_size > MAX_IMAGE_BYTES:
+                raise ImageFault("too_large", f"more than {MAX_IMAGE_BYTES} bytes")
+            return file.read()
+
+    def _permanent(self, error: OSError) -> ImageFault:
+        self.check()
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return ImageFault("not_found", "listed, but not there when it was read")
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return ImageFault("denied", "the store denies reading it")
+        return ImageFault("fetch_failed", "the store cannot read it")
+
+    def check(self) -> None:
+        """Do a control read of the store; `StoreUnavailable` if the store itself is gone.
+
+        An unplugged disk leaves its mount point behind as an empty folder of another device.
+        """
+        if self._device() != self.device or self.device is None:
+            raise StoreUnavailable(
+                f"The images' folder {os.fsdecode(self.root)} is gone or empty. "
+                "No image is blamed for it; bring it back and give the same command again."
+            )
+
+    def _device(self) -> int | None:
+        try:
+            with os.scandir(self.root) as scan:
+                if next(scan, None) is None:
+                    return None
+            return os.stat(self.root).st_dev
+        except OSError:
+            return None

@@ -1,0 +1,185 @@
+"""What a store holds: every file in the byte order of its key, and which of them are images.
+
+A file is listed if its extension is an image's, unknown, or absent. Hidden files, names that begin
+with `_` and known other kinds are skipped and counted, so that found == listed + skipped.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import quote
+
+from cifar_ray.config.labelling import LabellingConfig
+from cifar_ray.errors import InputError, printable
+
+_OTHER_KINDS = """
+    video and sound: .mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .mp3 .m4a .wav .flac
+        .ogg .aac
+    text, data, code: .txt .md .rst .csv .tsv .json .jsonl .ndjson .xml .yaml .yml .toml .ini .cfg
+        .conf .log .html .htm .css .js .ts .py .ipynb .sh .c .h .cpp .java .go .rs .sql .pdf .doc
+        .docx .xls .xlsx .ppt .pptx .odt .ods .rtf .tex
+    databases, arrays: .db .sqlite .sqlite3 .lmdb .mdb .parquet .arrow .feather .orc .avro .tfrecord
+        .h5 .hdf5 .npy .npz .mat .pkl .pickle .pt .pth .onnx .safetensors .bin .idx
+    archives: .zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .iso .dmg
+    sidecars, programs, what editors leave: .xmp .thm .aae .lnk .url .bak .tmp .part .crdownload
+        .exe .dll .so .dylib .class .jar
+"""
+OTHER_KINDS = frozenset(word for word in _OTHER_KINDS.split() if word.startswith("."))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One listed image.
+
+    `locator` is what opens it where the key does not: the raw path of a name that is not UTF-8.
+    """
+
+    key: str
+    version: str
+    size_bytes: int
+    locator: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that is not labelled, and the kind under which it is counted."""
+
+    kind: str
+
+
+class Listing(Protocol):
+    """A store that can be listed, in order, from any key on."""
+
+    def entries(self, after: str | None) -> Iterator[Entry | Skipped]:
+        """Yield what lies behind the key `after` in order; all of it with None."""
+
+
+class FolderListing:
+    """A folder and all below it. Links are followed, but never into a folder that holds them."""
+
+    def __init__(self, root: Path, config: LabellingConfig) -> None:
+        """`config` brings the patterns of `--include` and `--exclude`."""
+        self.root = root
+        self.config = config
+
+    def entries(self, after: str | None) -> Iterator[Entry | Skipped]:
+        """Yield in the byte order of keys; `InputError` for a folder that cannot be read."""
+        start = None if after is None else after.encode()
+        identity = os.stat(self.root)
+        yield from self._folder(
+            os.fsencode(self.root), b"", b"", [(identity.st_dev, identity.st_ino)], start
+        )
+
+    def _folder(
+        self,
+        path: bytes,
+        raw: bytes,
+        key: bytes,
+        ancestors: list[tuple[int, int]],
+        after: bytes | None,
+    ) -> Iterator[Entry | Skipped]:
+        """Walk one folder; `raw` and `key` are its name below the root, as stored and as a key."""
+        for name, is_folder in _sorted_names(path):
+            child_key = key + name.key
+            if after is not None and child_key <= after and not after.startswith(child_key):
+                continue
+            child = os.path.join(path, name.raw)
+            if not is_folder:
+                if child_key != after:
+                    yield self._file(child, raw + name.raw, child_key.decode())
+                continue
+            status = os.stat(child)
+            identity = (status.st_dev, status.st_ino)
+            if identity in ancestors:
+                yield Skipped("(link to a folder that holds it)")
+                continue
+            yield from self._folder(
+                child, raw + name.raw + b"/", child_key, [*ancestors, identity], after
+            )
+
+    def _file(self, path: bytes, raw: bytes, key: str) -> Entry | Skipped:
+        skipped = skipped_kind(key, self.config)
+        if skipped is not None:
+            return Skipped(skipped)
+        status = _status(path)
+        if status is None:
+            return Entry(key, "0-0", 0, _locator(raw, key))
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
+            return Skipped("(device, pipe or socket)")
+        version = f"{status.st_mtime_ns}-{status.st_size}"
+        return Entry(key, version, status.st_size, _locator(raw, key))
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    raw: bytes
+    key: bytes
+
+
+def _sorted_names(path: bytes) -> list[tuple[_Name, bool]]:
+    """Return a folder's names in the order of the keys below them: a folder sorts as `name/`."""
+    try:
+        with os.scandir(path) as scan:
+            found = [(entry.name, entry.is_dir()) for entry in scan]
+    except OSError as error:
+        raise InputError(
+            f"Cannot read the folder {printable(os.fsdecode(path))}: "
+            f"{os.strerror(error.errno or 0)}. Make it readable, or leave it out with --exclude."
+        ) from error
+    names = [
+        (_Name(raw, encode_key(raw) + (b"/" if is_folder else b"")), is_folder)
+        for raw, is_folder in found
+    ]
+    return sorted(names, key=lambda name: name[0].key)
+
+
+def _status(path: bytes) -> os.stat_result | None:
+    """Return a file's status; a dangling link's own; None for what went away since.
+
+    Both are listed all the same, and the reader says what is wrong with them.
+    """
+    for status in (os.stat, os.lstat):
+        try:
+            return status(path)
+        except OSError:
+            continue
+    return None
+
+
+def skipped_kind(key: str, config: LabellingConfig) -> str | None:
+    """Return the kind under which a key is skipped, or None if it is labelled."""
+    if any(fnmatchcase(key, pattern) for pattern in config.exclude):
+        return "(excluded)"
+    if config.include:
+        included = any(fnmatchcase(key, pattern) for pattern in config.include)
+        return None if included else "(not included)"
+    if any(part.startswith((".", "_")) for part in key.split("/")):
+        return "(hidden)"
+    extension = os.path.splitext(key)[1].lower()
+    return extension if extension in OTHER_KINDS else None
+
+
+def encode_key(raw: bytes) -> bytes:
+    """Return a name as UTF-8; bytes of it that are not are percent-encoded."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        text = raw.decode(errors="surrogateescape")
+        return "".join(
+            f"%{ord(char) - 0xDC00:02X}" if 0xDC80 <= ord(char) <= 0xDCFF else char for char in text
+        ).encode()
+    return raw
+
+
+def file_uri(root: Path, entry: Entry) -> str:
+    """Return the `file://` uri that opens an entry."""
+    below = entry.locator if entry.locator is not None else entry.key.encode()
+    return "file://" + quote(os.fsencode(root)) + "/" + quote(below)
+
+
+def _locator(raw: bytes, key: str) -> bytes | None:
+    return None if raw == key.encode() else raw

@@ -1,0 +1,196 @@
+"""The manifest: the listing cut into shards, a chunk each, created once and never changed.
+
+A chunk also counts what was found and skipped since the chunk before it, so that a listing that
+goes on after its last key still adds up.
+"""
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cifar_ray.prediction.listing import Entry, Listing, Skipped
+from cifar_ray.runs import LabellingRun, ShardName
+from cifar_ray.storage import Store
+
+GROWING_SIZES = ((8, 128), (32, 512), (256, 2048))
+FULL_SIZE = 16_384
+METADATA = b"cifar_ray.shard"
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("locator", pa.binary()),
+    ]
+)
+
+
+def shard_size(name: ShardName, images_per_shard: int | None) -> int:
+    """Return how many images a shard takes; it follows from its name alone.
+
+    The first shards are small, for early results; later ones large, for few parts.
+    """
+    if images_per_shard is not None:
+        return images_per_shard
+    if name.range_number == 0:
+        for below, size in GROWING_SIZES:
+            if name.number < below:
+                return size
+    return FULL_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class ShardCounts:
+    """What a chunk says of the listing; `found` and `skipped` since the chunk before it."""
+
+    rows: int
+    digest: str
+    found: int
+    skipped: dict[str, int]
+    last_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RangeEnd:
+    """What was found and skipped behind a range's last image; it says that all of it is listed."""
+
+    found: int
+    skipped: dict[str, int]
+
+
+def entries_digest(entries: list[Entry]) -> str:
+    """SHA-256 (hex) of keys, versions and sizes, in order."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        digest.update(f"{entry.key}\0{entry.version}\0{entry.size_bytes}\n".encode())
+    return digest.hexdigest()
+
+
+class Manifest:
+    """The manifest of a labelling run."""
+
+    def __init__(self, store: Store, images_per_shard: int | None) -> None:
+        """`store` is DEST."""
+        self.store = store
+        self.images_per_shard = images_per_shard
+
+    def shards(self, range_number: int, listing: Listing) -> Iterator[ShardName]:
+        """Yield the range's shards: those that exist, then those that the listing gives."""
+        last_key: str | None = None
+        name = ShardName(range_number, 0)
+        for name in self.existing(range_number):
+            yield name
+            name = ShardName(range_number, name.number + 1)
+        if name.number:
+            last_key = self.counts(ShardName(range_number, name.number - 1)).last_key
+        if self.range_end(range_number) is not None:
+            return
+        yield from self._list(name, listing, last_key)
+
+    def _list(self, name: ShardName, listing: Listing, last_key: str | None) -> Iterator[ShardName]:
+        entries: list[Entry] = []
+        counted, behind = _Counted(), _Counted()
+        for item in listing.entries(last_key):
+            behind.add(item)
+            if isinstance(item, Skipped):
+                continue
+            # Counted up to the chunk's last key and no further: from there a listing goes on.
+            counted, behind = counted.plus(behind), _Counted()
+            entries.append(item)
+            if len(entries) == shard_size(name, self.images_per_shard):
+                created = self._create(name, entries, counted)
+                yield name
+                following = ShardName(name.range_number, name.number + 1)
+                if not created:
+                    # Another run listed this shard first: what it found holds, and we go on there.
+                    yield from self._list(following, listing, self.counts(name).last_key)
+                    return
+                name, entries, counted = following, [], _Counted()
+        if entries:
+            self._create(name, entries, counted)
+            yield name
+        end = {"found": behind.found, "skipped": dict(behind.skipped)}
+        self.store.create(
+            LabellingRun.range_end(name.range_number), json.dumps(end, sort_keys=True).encode()
+        )
+
+    def _create(self, name: ShardName, entries: list[Entry], counted: "_Counted") -> bool:
+        counts = {
+            "rows": len(entries),
+            "digest": entries_digest(entries),
+            "found": counted.found,
+            "skipped": dict(counted.skipped),
+            "last_key": entries[-1].key,
+        }
+        table = pa.table(
+            {
+                "key": [entry.key for entry in entries],
+                "version": [entry.version for entry in entries],
+                "size_bytes": [entry.size_bytes for entry in entries],
+                "locator": [entry.locator for entry in entries],
+            },
+            schema=SCHEMA.with_metadata({METADATA: json.dumps(counts)}),
+        )
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        return self.store.create(LabellingRun.manifest_chunk(name), buffer.getvalue())
+
+    def existing(self, range_number: int) -> list[ShardName]:
+        """Return the shards of a range that are listed already, in order."""
+        names = [
+            ShardName.parse(name)
+            for name in self.store.names(LabellingRun.MANIFEST)
+            if name.startswith(f"shard-{range_number:04d}-")
+        ]
+        return sorted(names)
+
+    def range_end(self, range_number: int) -> RangeEnd | None:
+        """Return what follows the range's last image; None while it is being listed."""
+        try:
+            data = self.store.read(LabellingRun.range_end(range_number))
+        except FileNotFoundError:
+            return None
+        return RangeEnd(**json.loads(data))
+
+    def counts(self, name: ShardName) -> ShardCounts:
+        """Return a chunk's counts, from its footer alone."""
+        path = self.store.local(LabellingRun.manifest_chunk(name))
+        counts = json.loads(pq.read_schema(path).metadata[METADATA])
+        return ShardCounts(**counts)
+
+    def entries(self, name: ShardName) -> list[Entry]:
+        """Return a shard's images, in order."""
+        path = self.store.local(LabellingRun.manifest_chunk(name))
+        columns = pq.read_table(path).to_pydict()
+        return [
+            Entry(key, version, size, locator)
+            for key, version, size, locator in zip(
+                columns["key"],
+                columns["version"],
+                columns["size_bytes"],
+                columns["locator"],
+                strict=True,
+            )
+        ]
+
+
+@dataclass(slots=True)
+class _Counted:
+    """How many things the listing found, and which of them it skipped."""
+
+    found: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, item: Entry | Skipped) -> None:
+        self.found += 1
+        if isinstance(item, Skipped):
+            self.skipped[item.kind] += 1
+
+    def plus(self, other: "_Counted") -> "_Counted":
+        return _Counted(self.found + other.found, self.skipped + other.skipped)

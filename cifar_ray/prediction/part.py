@@ -1,0 +1,62 @@
+"""Parts: a shard's rows as one Parquet file. A part that exists is committed."""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cifar_ray.prediction.row import OK
+from cifar_ray.runs import LabellingRun, ShardName
+from cifar_ray.storage import Store
+
+METADATA = b"cifar_ray.part"
+
+
+@dataclass(frozen=True, slots=True)
+class PartFooter:
+    """What a part says of itself: whose rows it holds, and how many of each status."""
+
+    run: str
+    shard: str
+    shard_digest: str
+    rows: int
+    counts: dict[str, int]
+    image_bytes: int
+
+    @property
+    def failed(self) -> int:
+        """How many images have no label."""
+        return self.rows - self.counts.get(OK, 0)
+
+
+def write_part(store: Store, table: pa.Table, footer: PartFooter) -> None:
+    """Write a shard's part, whole or not at all."""
+    metadata = {METADATA: json.dumps(asdict(footer), sort_keys=True)}
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
+    store.write(LabellingRun.part(ShardName.parse(footer.shard)), buffer.getvalue())
+
+
+def read_footer(store: Store, shard: ShardName) -> PartFooter | None:
+    """Return a part's footer; None if there is no part, or if it is not one that we wrote whole."""
+    path = store.local(LabellingRun.part(shard))
+    try:
+        schema = pq.read_schema(path)
+        return PartFooter(**json.loads(schema.metadata[METADATA]))
+    except (FileNotFoundError, pa.ArrowInvalid, TypeError, KeyError, ValueError):
+        return None
+
+
+def committed(store: Store) -> set[ShardName]:
+    """Return the shards that have a part."""
+    return {ShardName.parse(name) for name in part_names(store)}
+
+
+def part_names(store: Store) -> Iterator[str]:
+    """Yield the names of parts, in order."""
+    for name in store.names(LabellingRun.PREDICTIONS):
+        if name.startswith("part-") and name.endswith(".parquet"):
+            yield name

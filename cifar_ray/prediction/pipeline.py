@@ -1,0 +1,157 @@
+"""A labelling run from its plan to its receipt, with any engine.
+
+plan       run.json: what, with which model, how            (plan.py)
+listing    every file in key order                          (listing.py)
+manifest   the listing cut into shards                      (manifest.py)
+engine     for each shard without a part, on a worker:      (local.py, on_ray/prediction.py)
+               fetch -> decode -> preprocess -> classify -> row -> part
+receipt    every part checked, counted and sealed           (receipt.py)
+report     a page about it                                  (report.py)
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from cifar_ray.errors import CifarRayError, TooManyFailures
+from cifar_ray.prediction.engine import Engine, Paused, RunEvent
+from cifar_ray.prediction.events import Listed, Progress, ShardDone
+from cifar_ray.prediction.manifest import Manifest
+from cifar_ray.prediction.plan import Plan
+from cifar_ray.prediction.receipt import Receipt, read_receipt, seal, unfit_parts
+from cifar_ray.prediction.report import Speed, write_report
+from cifar_ray.prediction.row import OK
+from cifar_ray.prediction.shards import RunShards
+from cifar_ray.prediction.suitability import energy_warning
+from cifar_ray.runs import LabellingRun
+
+CONFIDENCE_Z = 3.0
+"""Standard deviations by which the failure rate must lie over its limit to stop a run early."""
+MAX_ROUNDS = 3
+
+
+@dataclass(slots=True)
+class RunProgress:
+    """How far a run is, for a display; `listed` and `found` grow while the listing runs."""
+
+    shards_listed: int = 0
+    images_listed: int = 0
+    """Of this run's shards; while the listing runs, its last shard counts as full."""
+    images_before: int = 0
+    shards_done: int = 0
+    shards_before: int = 0
+    """Done by an earlier run of the same command."""
+    listing_ended: bool = False
+    rows: int = 0
+    failed: int = 0
+    image_bytes: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    stage_seconds: Counter[str] = field(default_factory=Counter)
+    pause: Paused | None = None
+    warning: str | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    def speed(self) -> Speed:
+        """Return how fast it went so far."""
+        seconds = time.monotonic() - self.started
+        return Speed(self.rows, self.image_bytes, seconds, self.stage_seconds)
+
+
+Display = Callable[[RunProgress], None]
+
+
+def sealed_receipt(plan: Plan) -> Receipt | None:
+    """Return the receipt of a run that is complete already."""
+    receipt = read_receipt(plan.store)
+    if receipt is not None and receipt.run_digest != plan.record.digest:
+        raise CifarRayError(
+            f"{plan.store.uri}/{LabellingRun.RECEIPT} is not of the run in {LabellingRun.RECORD}: "
+            "one of them was changed by hand. Start over with --fresh."
+        )
+    return receipt
+
+
+def label(plan: Plan, engine: Engine, max_failure_rate: float, display: Display) -> Receipt:
+    """Label all that is not labelled yet, and seal the run.
+
+    Raises `TooManyFailures` as soon as the failure rate is surely over its limit, and at the end
+    (with the run sealed) if it is over it at all.
+    """
+    store, record = plan.store, plan.record
+    store.delete(LabellingRun.TEMPORARY)
+    manifest = Manifest(store, record.config.images_per_shard)
+    progress = RunProgress()
+    for _ in range(MAX_ROUNDS):
+        with closing(engine.run(RunShards.of(plan))) as events:
+            for event in events:
+                follow(progress, event, plan)
+                display(progress)
+                stop_if_hopeless(progress, max_failure_rate)
+        unfit = unfit_parts(store, record, manifest)
+        if not unfit:
+            break
+        # A part that somebody damaged or swapped is done again, as one that is missing.
+        for shard in unfit:
+            store.delete(LabellingRun.part(shard))
+    receipt = seal(store, record, manifest)
+    write_report(store, record, plan.bundle.spec, receipt, progress.speed(), progress.warning)
+    if receipt.failure_rate > max_failure_rate:
+        raise TooManyFailures(
+            _too_many(receipt.num_failed, receipt.listed, Counter(receipt.failed))
+        )
+    return receipt
+
+
+def follow(progress: RunProgress, event: RunEvent, plan: Plan) -> None:
+    """Bring progress up to date with an event."""
+    match event:
+        case Listed():
+            progress.shards_listed = event.shards + event.shards_before
+            progress.images_listed = event.images
+            progress.shards_before = event.shards_before
+            progress.images_before = event.images_before
+            progress.listing_ended = event.ended
+        case Progress():
+            progress.pause = None
+            progress.rows += event.rows
+            progress.failed += event.failed
+            progress.image_bytes += event.image_bytes
+        case ShardDone():
+            progress.shards_done += 1
+            progress.statuses.update(event.footer.counts)
+            progress.stage_seconds.update(event.stage_seconds)
+            if event.energy_median is not None:
+                progress.warning = energy_warning(event.energy_median, plan.bundle.spec)
+        case Paused():
+            progress.pause = event
+
+
+def stop_if_hopeless(progress: RunProgress, max_failure_rate: float) -> None:
+    """Raise `TooManyFailures` when the failure rate so far is surely over its limit.
+
+    Judged by the lower end of Wilson's score interval over committed shards (E. B. Wilson, 1927),
+    so that a few broken files at the beginning stop nothing.
+    """
+    total = progress.statuses.total()
+    failed = total - progress.statuses[OK]
+    if failed and _wilson_lower(failed, total) > max_failure_rate:
+        causes = Counter({k: n for k, n in progress.statuses.items() if k != OK})
+        raise TooManyFailures(_too_many(failed, total, causes))
+
+
+def _wilson_lower(failed: int, total: int, z: float = CONFIDENCE_Z) -> float:
+    share = failed / total
+    centre = share + z * z / (2 * total)
+    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return (centre - spread) / (1 + z * z / total)
+
+
+def _too_many(failed: int, total: int, causes: Counter[str]) -> str:
+    table = ", ".join(f"{number} {cause}" for cause, number in causes.most_common())
+    return (
+        f"{failed} of {total} images failed ({failed / total:.1%}): {table}. All rows are kept, "
+        "failures.parquet or the column `error` says why. Allow more with --max-failure-rate."
+    )

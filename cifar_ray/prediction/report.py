@@ -1,0 +1,155 @@
+"""`report.html`: one page about a finished run, which needs no other file and runs no script.
+
+File names and label names are other people's text. The template escapes all of it, `printable`
+makes control characters visible, and the page forbids itself scripts and requests.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from cifar_ray.config.labelling import RunRecord
+from cifar_ray.errors import printable
+from cifar_ray.models.bundle_spec import BundleSpec
+from cifar_ray.prediction.receipt import Receipt
+from cifar_ray.prediction.tally import NUM_BINS, Tally, tally_failures, tally_rows
+from cifar_ray.prediction.thumbnails import Picture, pictures
+from cifar_ray.runs import LabellingRun
+from cifar_ray.storage import Store
+
+TEMPLATE = "report.html.jinja"
+MAX_BARS = 20
+MAX_SHEETS = 8
+MAX_KINDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What the run's last command did: earlier ones may have labelled a part before it."""
+
+    images: int
+    image_bytes: int
+    seconds: float
+    """Of wall time, the start of the workers included."""
+    stage_seconds: Mapping[str, float]
+    """Of all workers together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A bar with its name; `share` of the longest one is its length."""
+
+    name: str
+    number: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """Examples of a label."""
+
+    label: str
+    pictures: list[Picture]
+
+
+def write_report(
+    store: Store,
+    record: RunRecord,
+    spec: BundleSpec,
+    receipt: Receipt,
+    speed: Speed,
+    warning: str | None,
+) -> None:
+    """Write the page; `warning` stands beside those of the record."""
+    tally = tally_rows(store, len(spec.labels))
+    sheets, doubtful = _contact_sheet(store, tally, spec)
+    page = _template().render(
+        source=record.source.uri,
+        destination=store.uri,
+        record=record,
+        spec=spec,
+        receipt=receipt,
+        warnings=[*record.warnings, *([warning] if warning else [])],
+        labels=_label_bars(tally, spec),
+        num_labels=len(spec.labels),
+        num_given=int((tally.labels > 0).sum()),
+        bins=_bins(tally),
+        causes=tally_failures(store),
+        skipped=bars(receipt.skipped, MAX_KINDS),
+        sheets=sheets,
+        doubtful=doubtful,
+        speed=speed,
+        stages=bars(speed.stage_seconds, MAX_BARS),
+    )
+    store.write(LabellingRun.REPORT, page.encode())
+
+
+def bars(numbers: Mapping[str, float], limit: int) -> list[Bar]:
+    """Return bars, the longest first; those beyond `limit` are one bar, at the end."""
+    ordered = sorted(numbers.items(), key=lambda item: (-item[1], item[0]))
+    longest = ordered[0][1] if ordered else 0
+    rest = sum(number for _, number in ordered[limit:])
+    shown = ordered[:limit]
+    if rest:
+        shown.append((f"{len(ordered) - limit} others", rest))
+    return [Bar(name, number, min(1.0, number / (longest or 1))) for name, number in shown]
+
+
+def _label_bars(tally: Tally, spec: BundleSpec) -> list[Bar]:
+    numbers = dict(zip(spec.labels, tally.labels.tolist(), strict=True))
+    if len(numbers) > MAX_BARS:
+        numbers = {name: number for name, number in numbers.items() if number}
+    return bars(numbers, MAX_BARS)
+
+
+def _bins(tally: Tally) -> list[Bar]:
+    numbers = tally.score_bins.tolist()
+    longest = max(numbers)
+    return [
+        Bar(f"{at / NUM_BINS:.2f}–{(at + 1) / NUM_BINS:.2f}", number, number / (longest or 1))
+        for at, number in enumerate(numbers)
+    ]
+
+
+def _contact_sheet(
+    store: Store, tally: Tally, spec: BundleSpec
+) -> tuple[list[Sheet], list[Picture]]:
+    """Return examples of the most frequent labels, and the images that the model doubted most."""
+    frequent = sorted(range(len(spec.labels)), key=lambda label: -tally.labels[label])[:MAX_SHEETS]
+    examples = {label: tally.examples[label].places() for label in frequent}
+    doubtful = tally.doubtful.places()
+    found = pictures(
+        store, {place for places in (*examples.values(), doubtful) for place in places}
+    )
+    sheets = [
+        Sheet(spec.labels[label], [found[place] for place in places if place in found])
+        for label, places in examples.items()
+    ]
+    return (
+        [sheet for sheet in sheets if sheet.pictures],
+        [found[place] for place in doubtful if place in found],
+    )
+
+
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("cifar_ray.prediction"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["printable"] = lambda text: printable(str(text))
+    environment.filters["number"] = lambda number: f"{number:,}"
+    environment.filters["percent"] = percent
+    return environment.get_template(TEMPLATE)
+
+
+def percent(share: float) -> str:
+    """Return a share as per cent, never rounded to 0 % or 100 % if it is neither."""
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    if 0.999 < share < 1:
+        return "> 99.9 %"
+    return f"{share:.1%}".replace("%", " %")

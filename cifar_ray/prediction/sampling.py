@@ -1,0 +1,64 @@
+"""A part of a listing: the first N, or N drawn by seed from all of it."""
+
+import hashlib
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from cifar_ray.prediction.listing import Entry, Listing, Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class FirstEntries:
+    """The first `limit` images of a listing; what lies behind them is not looked at."""
+
+    listing: Listing
+    limit: int
+
+    def entries(self, after: str | None) -> Iterator[Entry | Skipped]:
+        """Yield from the beginning in any case, to know how many are left, but only what is new."""
+        listed = 0
+        for item in self.listing.entries(None):
+            listed += isinstance(item, Entry)
+            if after is None:
+                yield item
+            elif isinstance(item, Entry) and item.key == after:
+                after = None
+            if listed == self.limit:
+                return
+
+
+@dataclass(frozen=True)
+class SampledEntries:
+    """`size` images of a listing, all equally likely, in the listing's order.
+
+    Those with the smallest hash of seed and key are taken, so that the sample follows from the
+    listing alone. Images left out are counted as skipped.
+    """
+
+    listing: Listing
+    size: int
+    seed: int
+
+    def entries(self, after: str | None) -> Iterator[Entry | Skipped]:
+        """List the images; the first call lists all once more, to find the dividing hash."""
+        for item in self.listing.entries(after):
+            if isinstance(item, Entry) and self._hash(item.key) > self._largest:
+                item = Skipped("(not in the sample)")
+            yield item
+
+    @cached_property
+    def _largest(self) -> int:
+        """The largest hash in the sample. Memory grows with the sample, not with the store."""
+        heap: list[int] = []
+        for item in self.listing.entries(None):
+            if isinstance(item, Entry):
+                heapq.heappush(heap, -self._hash(item.key))
+                if len(heap) > self.size:
+                    heapq.heappop(heap)
+        return -heap[0] if heap else -1
+
+    def _hash(self, key: str) -> int:
+        digest = hashlib.sha256(f"{self.seed}\0{key}".encode()).digest()
+        return int.from_bytes(digest[:8], "big")

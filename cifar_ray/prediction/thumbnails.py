@@ -1,0 +1,84 @@
+"""Small pictures of labelled images, read again from where they lie."""
+
+import base64
+import hashlib
+import io
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import pyarrow.parquet as pq
+from PIL import Image
+
+from cifar_ray.errors import ImageFault
+from cifar_ray.images.decode import DecodeOptions, decode
+from cifar_ray.prediction.tally import Place
+from cifar_ray.storage import Store
+
+SIDE_PX = 96
+JPEG_QUALITY = 80
+MAX_FILE_BYTES = 64 * 2**20
+MAX_PIXELS = 60_000_000
+FILE_SCHEME = "file://"
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A labelled image: where it is, what it got, and itself as a `data:` uri."""
+
+    key: str
+    label: str
+    score: float
+    data_uri: str
+
+
+def pictures(store: Store, places: Iterable[Place]) -> dict[Place, Picture]:
+    """Return the images of those rows that can still be read and are what was labelled."""
+    by_part: dict[str, list[Place]] = defaultdict(list)
+    for place in places:
+        by_part[place.part].append(place)
+    found: dict[Place, Picture] = {}
+    for part, wanted in by_part.items():
+        columns = ["key", "uri", "sha256", "label", "top_scores"]
+        table = pq.read_table(store.local(part), columns=columns, partitioning=None)
+        rows = table.take([place.row for place in wanted]).to_pylist()
+        for place, row in zip(wanted, rows, strict=True):
+            picture = _picture(row)
+            if picture is not None:
+                found[place] = picture
+    return found
+
+
+def _picture(row: dict[str, Any]) -> Picture | None:
+    data = _read(row["uri"])
+    if data is None or hashlib.sha256(data).digest() != row["sha256"]:
+        return None
+    try:
+        return Picture(row["key"], row["label"], row["top_scores"][0], thumbnail(data))
+    except ImageFault:
+        return None
+
+
+def _read(uri: str) -> bytes | None:
+    """Return the bytes, or None for a file that is gone, or too large for a small picture."""
+    if not uri.startswith(FILE_SCHEME):
+        return None
+    path = os.fsdecode(unquote_to_bytes(uri.removeprefix(FILE_SCHEME)))
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError:
+        return None
+    return data if len(data) <= MAX_FILE_BYTES else None
+
+
+def thumbnail(data: bytes) -> str:
+    """Return an image as a `data:` uri of a JPEG of at most 96×96; `ImageFault` as of `decode`."""
+    image = Image.fromarray(decode(data, DecodeOptions("pillow", SIDE_PX, MAX_PIXELS)).pixels)
+    image.thumbnail((SIDE_PX, SIDE_PX))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

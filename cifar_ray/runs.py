@@ -1,0 +1,112 @@
+"""Where everything in a run lies: the only place where a run's paths are put together.
+
+Names are relative to the run's folder and use `/`, so that they hold in a folder and in a bucket.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_SHARD = re.compile(r"(\d{4})-(\d{7})")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ShardName:
+    """The identity of a shard: its range, and its number within the range."""
+
+    range_number: int
+    number: int
+
+    def __str__(self) -> str:
+        """Return the form in which it stands in file names and rows."""
+        return f"{self.range_number:04d}-{self.number:07d}"
+
+    @classmethod
+    def parse(cls, text: str) -> "ShardName":
+        """Read `RRRR-SSSSSSS`, alone or within a file name; `ValueError` if there is none."""
+        match = _SHARD.search(text)
+        if match is None:
+            raise ValueError(f"no shard name in {text!r}")
+        return cls(int(match[1]), int(match[2]))
+
+
+class LabellingRun:
+    """Names of the files of a labelling run, below DEST."""
+
+    RECORD = "run.json"
+    RECEIPT = "receipt.json"
+    FAILURES = "failures.parquet"
+    REPORT = "report.html"
+    PARTS_INDEX = "_parts.parquet"
+    PREDICTIONS = "predictions"
+    MANIFEST = "_manifest"
+    BUNDLE = "_bundle"
+    TEMPORARY = "_tmp"
+    HISTORY = "_history"
+
+    @classmethod
+    def part(cls, shard: ShardName) -> str:
+        """Return the name of a shard's rows."""
+        return f"{cls.PREDICTIONS}/part-{shard}.parquet"
+
+    @classmethod
+    def manifest_chunk(cls, shard: ShardName) -> str:
+        """Return the name of a shard's listing."""
+        return f"{cls.MANIFEST}/shard-{shard}.parquet"
+
+    @classmethod
+    def range_end(cls, range_number: int) -> str:
+        """Return the name of the file that says that a range is listed to its end."""
+        return f"{cls.MANIFEST}/end-{range_number:04d}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """Paths of the files of a training run."""
+
+    folder: Path
+
+    @property
+    def bundle(self) -> Path:
+        """The best epoch's bundle."""
+        return self.folder / "bundle"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints, one folder each."""
+        return self.folder / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's event files."""
+        return self.folder / "tensorboard"
+
+    @property
+    def plots(self) -> Path:
+        """Each plot of the report as PNG."""
+        return self.folder / "plots"
+
+    @property
+    def config(self) -> Path:
+        """The whole config of the run."""
+        return self.folder / "config.json"
+
+    @property
+    def history(self) -> Path:
+        """A row an epoch."""
+        return self.folder / "history.json"
+
+    @property
+    def progress(self) -> Path:
+        """How far rank 0 is, while it trains under Ray."""
+        return self.folder / "progress.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Metrics on held-out images."""
+        return self.folder / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        """The report page."""
+        return self.folder / "report.html"

@@ -1,0 +1,169 @@
+"""Where runs are written: atomic files in a folder. A bucket takes the same calls.
+
+`Store` is what the engine asks of a place; `FolderStore` is a folder on this machine. A write is
+whole or not at all: a file under `_tmp/`, fsync, then a rename or a link to its final name.
+"""
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from cifar_ray.errors import InputError, Unfinished
+
+TEMPORARY = "_tmp"
+_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Store(Protocol):
+    """A place for the files of a run. Names are relative and use `/`."""
+
+    @property
+    def uri(self) -> str:
+        """The place, as the user would write it."""
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes; `FileNotFoundError` if there is none."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file atomically, in place of an older one."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file atomically unless one exists; tell whether it was written."""
+
+    def exists(self, name: str) -> bool:
+        """Tell whether a file exists."""
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names directly in `folder`, in order; none if it does not exist."""
+
+    def delete(self, name: str) -> None:
+        """Delete a file or a folder with all in it; nothing happens if there is none."""
+
+    def local(self, name: str) -> Path:
+        """Return a path on this machine at which an existing file can be opened."""
+
+    def staged(self, name: str) -> AbstractContextManager[Path]:
+        """Give a path to write to; at the end of the block it becomes `name`, atomically."""
+
+
+class FolderStore:
+    """A folder on this machine or on a disk that it shares."""
+
+    def __init__(self, root: Path) -> None:
+        """Name the folder; it is made at the first write."""
+        self.root = root.absolute()
+
+    @property
+    def uri(self) -> str:
+        """The folder."""
+        return str(self.root)
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes; `FileNotFoundError` if there is none."""
+        return (self.root / name).read_bytes()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file atomically, in place of an older one."""
+        with self.staged(name) as path:
+            path.write_bytes(data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file atomically unless one exists; tell whether it was written."""
+        with self._temporary() as path:
+            path.write_bytes(data)
+            _sync(path)
+            return _link_unless_exists(path, self._target(name))
+
+    def exists(self, name: str) -> bool:
+        """Tell whether a file exists."""
+        return (self.root / name).exists()
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names directly in `folder`, in order; none if it does not exist."""
+        try:
+            return sorted(os.listdir(self.root / folder))
+        except FileNotFoundError:
+            return []
+
+    def delete(self, name: str) -> None:
+        """Delete a file or a folder with all in it; nothing happens if there is none."""
+        path = self.root / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    def local(self, name: str) -> Path:
+        """Return the path of a file."""
+        return self.root / name
+
+    @contextmanager
+    def staged(self, name: str) -> Iterator[Path]:
+        """Give a path to write to; at the end of the block it becomes `name`, atomically."""
+        with self._temporary() as path:
+            yield path
+            _sync(path)
+            target = self._target(name)
+            os.replace(path, target)
+            _sync_folder(target.parent)
+
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        path = self.root / TEMPORARY / uuid.uuid4().hex
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield path
+        except OSError as error:
+            if error.errno in _OUT_OF_SPACE:
+                raise Unfinished(
+                    f"No space left on the disk of {self.root}. What is written is whole; "
+                    "free some space and give the same command again to go on."
+                ) from error
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise InputError(
+                    f"Cannot write to {self.root}: {os.strerror(error.errno)}. "
+                    "Choose a folder that you may write to."
+                ) from error
+            raise
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _target(self, name: str) -> Path:
+        target = self.root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
+
+
+def _link_unless_exists(path: Path, target: Path) -> bool:
+    try:
+        os.link(path, target)
+    except FileExistsError:
+        return False
+    except OSError:
+        # A file system without hard links (exFAT, some network disks).
+        if target.exists():
+            return False
+        os.replace(path, target)
+    _sync_folder(target.parent)
+    return True
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut; Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,80 @@
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from cifar_ray.errors import Unfinished
+from cifar_ray.storage import FolderStore
+
+
+def test_a_write_replaces_and_leaves_nothing_unfinished(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    store.write("a/b.bin", b"one")
+    store.write("a/b.bin", b"two")
+    assert store.read("a/b.bin") == b"two"
+    assert store.names("a") == ["b.bin"]
+    assert store.names("_tmp") == []
+
+
+def test_of_many_that_create_one_file_one_wins_and_its_bytes_stay(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    won: list[int] = []
+    start = threading.Barrier(8)
+
+    def create(number: int) -> None:
+        start.wait()
+        if store.create("chunk", str(number).encode()):
+            won.append(number)
+
+    threads = [threading.Thread(target=create, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert store.read("chunk") == str(won[0]).encode()
+
+
+def test_create_without_hard_links_still_never_overwrites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(source: object, target: object) -> None:
+        if Path(str(target)).exists():
+            raise FileExistsError
+        raise OSError(errno.EOPNOTSUPP, "no links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    store = FolderStore(tmp_path)
+    assert store.create("x", b"one")
+    assert not store.create("x", b"two")
+    assert store.read("x") == b"one"
+
+
+def half_a_write(store: FolderStore, error: BaseException) -> None:
+    with store.staged("x") as path:
+        path.write_bytes(b"half")
+        raise error
+
+
+def test_a_staged_file_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    store.write("x", b"old")
+    with pytest.raises(RuntimeError):
+        half_a_write(store, RuntimeError())
+    assert store.read("x") == b"old"
+    assert store.names("_tmp") == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_told_as_such_and_can_be_gone_on_from(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    with (
+        open("/dev/full", "wb", buffering=0) as full,
+        pytest.raises(OSError, match="No space") as told,
+    ):
+        full.write(b"x")
+    with pytest.raises(Unfinished, match=r"No space left.*same command again"):
+        half_a_write(store, told.value)
+    assert not store.exists("x")

@@ -1,0 +1,110 @@
+"""Checkpoints: a folder each with `state.safetensors` and `state.json`, whole or not there."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cifar_ray.training.loop import EpochRow, Trainer
+
+TENSORS = "state.safetensors"
+STATE = "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: its history so far, a row an epoch."""
+
+    history: tuple[EpochRow, ...] = ()
+
+    @property
+    def epochs_done(self) -> int:
+        """Number of epochs that are trained."""
+        return len(self.history)
+
+    @property
+    def best(self) -> EpochRow:
+        """The epoch of the highest validation accuracy; of equal ones that of the lowest loss."""
+        return max(self.history, key=lambda row: (row.validation_accuracy, -row.validation_loss))
+
+
+def save(folder: Path, trainer: Trainer, progress: Progress) -> None:
+    """Write the newest epoch's checkpoint; keep it and the best one, and sweep the others."""
+    path = _path(folder, progress.epochs_done)
+    temporary = folder / f".{path.name}.{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    tensors, optimizers = _optimizer_state(trainer.optimizers)
+    for prefix, network in (("network", trainer.network), ("averaged", trainer.averaged)):
+        tensors |= {f"{prefix}.{k}": v.contiguous() for k, v in network.state_dict().items()}
+    save_file(tensors, temporary / TENSORS)
+    state = {"history": [row.as_dict() for row in progress.history], "optimizers": optimizers}
+    (temporary / STATE).write_text(json.dumps(state, indent=1))
+    shutil.rmtree(path, ignore_errors=True)
+    temporary.rename(path)
+    keep = {path.name, _path(folder, progress.best.epoch + 1).name}
+    for other in folder.iterdir():
+        if other.name not in keep:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def restore(folder: Path, trainer: Trainer) -> Progress:
+    """Load the newest checkpoint into the trainer; from the beginning if there is none."""
+    newest = max(folder.glob("epoch-*"), default=None)
+    if newest is None:
+        return Progress()
+    state: dict[str, Any] = json.loads((newest / STATE).read_text())
+    tensors = load_file(newest / TENSORS)
+    trainer.network.load_state_dict(_part(tensors, "network"))
+    trainer.averaged.load_state_dict(_part(tensors, "averaged"))
+    for number, optimizer in enumerate(trainer.optimizers):
+        saved = state["optimizers"][number]
+        part = _part(tensors, f"optimizer{number}")
+        optimizer.load_state_dict(
+            {
+                "param_groups": saved["param_groups"],
+                "state": {
+                    int(index): {name: part[f"{index}.{name}"] for name in names}
+                    for index, names in saved["state"].items()
+                },
+            }
+        )
+    return Progress(tuple(EpochRow(**row) for row in state["history"]))
+
+
+def averaged_weights(folder: Path, epoch: int) -> dict[str, Tensor]:
+    """Return the state_dict of the averaged weights after `epoch` (from 0)."""
+    return _part(load_file(_path(folder, epoch + 1) / TENSORS), "averaged")
+
+
+def _path(folder: Path, epochs_done: int) -> Path:
+    return folder / f"epoch-{epochs_done:04d}"
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        k.removeprefix(prefix + "."): v for k, v in tensors.items() if k.startswith(prefix + ".")
+    }
+
+
+def _optimizer_state(
+    optimizers: list[torch.optim.Optimizer],
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Split optimizers' states into tensors and what JSON can hold."""
+    tensors: dict[str, Tensor] = {}
+    rest: list[dict[str, Any]] = []
+    for number, optimizer in enumerate(optimizers):
+        saved = optimizer.state_dict()
+        names: dict[int, list[str]] = {}
+        for index, values in saved["state"].items():
+            names[index] = list(values)
+            for name, value in values.items():
+                tensors[f"optimizer{number}.{index}.{name}"] = torch.as_tensor(value).contiguous()
+        rest.append({"param_groups": saved["param_groups"], "state": names})
+    return tensors, rest

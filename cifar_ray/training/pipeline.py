@@ -1,0 +1,214 @@
+"""A training run from DATA to its bundle, on one process or on many.
+
+dataset     read, decoded and preprocessed as labelling does it    (sources.py, dataset.py)
+split       validation images by seed; test images untouched       (dataset.py)
+network     from the registry                                      (models/registry.py)
+loop        augment -> forward -> backward -> step, by epochs      (loop.py)
+checkpoint  after every epoch                                      (checkpoint.py)
+metrics     temperature on validation images, numbers on test      (metrics.py)
+bundle      of the best epoch                                      (models/bundle.py)
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.tensorboard import SummaryWriter
+
+from cifar_ray.config.training import TrainingConfig, TrainingSpec
+from cifar_ray.errors import InputError
+from cifar_ray.models import registry
+from cifar_ray.models.bundle import save_bundle
+from cifar_ray.models.bundle_spec import BundleSpec, EnergyQuantiles, TrainedOn
+from cifar_ray.runs import TrainingRun
+from cifar_ray.training import checkpoint
+from cifar_ray.training.dataset import LabelledImages, split
+from cifar_ray.training.loop import EpochRow, Ranks, Step, Trainer
+from cifar_ray.training.metrics import (
+    Timing,
+    energy_quantiles,
+    evaluate,
+    fit_temperature,
+)
+from cifar_ray.training.sources import Data, geometry, load
+
+INITIALISATION_IMAGES = 5_000
+BUNDLE_METRICS = ("accuracy", "f1_macro", "loss", "ece", "evaluated_on", "num_images")
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """Who is told how a run goes."""
+
+    on_step: Callable[[Step], None] = lambda step: None
+    on_epoch: Callable[[EpochRow], None] = lambda row: None
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """Images to train on, to choose and calibrate by, and for the last number."""
+
+    train: LabelledImages
+    validation: LabelledImages
+    test: LabelledImages | None
+
+
+def train(spec: TrainingSpec, ranks: Ranks, watcher: Watcher) -> dict[str, Any] | None:
+    """Train, evaluate, and write the run; go on from its newest checkpoint if there is one.
+
+    Returns the metrics on rank 0, None on the others.
+    """
+    torch.set_num_threads(spec.threads)
+    config, run = spec.config, TrainingRun(Path(spec.run))
+    device = torch.device(spec.device)
+    input_size = registry.get(config.network).input_size
+    data = load(spec.data, input_size)
+    splits = split_data(data, config)
+    trainer = make_trainer(config, splits.train, device, ranks)
+    progress = checkpoint.restore(run.checkpoints, trainer)
+    on_device = splits.train.to(device)
+    writer = SummaryWriter(str(run.tensorboard)) if ranks.rank == 0 else None
+    with writer or nullcontext():
+        for epoch in range(progress.epochs_done, config.epochs):
+            row = run_epoch(trainer, epoch, on_device, splits.validation, watcher)
+            progress = checkpoint.Progress((*progress.history, row))
+            if writer is not None:
+                checkpoint.save(run.checkpoints, trainer, progress)
+                write_json(run.history, [r.as_dict() for r in progress.history])
+                for name, value in row.as_dict().items():
+                    writer.add_scalar(name, value, row.epoch)
+            watcher.on_epoch(row)
+    if ranks.rank != 0:
+        return None
+    return finish(spec, data, splits, trainer, progress)
+
+
+def split_data(data: Data, config: TrainingConfig) -> Splits:
+    """Split by the config's seed; DATA's own test images, if it has any, are the test images."""
+    if data.test is None and config.test_fraction:
+        fractions = [config.validation_fraction, config.test_fraction]
+        validation, test, training = split(data.train, fractions, config.seed)
+        return Splits(training, validation, test)
+    validation, training = split(data.train, [config.validation_fraction], config.seed)
+    if not len(validation) or not len(training):
+        raise InputError(f"DATA has {len(data.train)} images, too few to split by {config.recipe}.")
+    return Splits(training, validation, data.test)
+
+
+def make_trainer(
+    config: TrainingConfig, images: LabelledImages, device: torch.device, ranks: Ranks
+) -> Trainer:
+    """Build the network, the same on every rank, and its trainer."""
+    torch.manual_seed(config.seed)
+    network = registry.build(config.network, len(images.label_names))
+    trainer = Trainer(config, network, images.statistics(), device, ranks)
+    trainer.initialise(images.images[:INITIALISATION_IMAGES])
+    return trainer
+
+
+def run_epoch(
+    trainer: Trainer, epoch: int, data: LabelledImages, validation: LabelledImages, watcher: Watcher
+) -> EpochRow:
+    """Train one epoch and validate."""
+    started = time.monotonic()
+    train_loss = trainer.train_epoch(epoch, data, watcher.on_step)
+    seconds = time.monotonic() - started
+    logits = trainer.logits(validation.images)
+    labels = validation.labels.to(logits.device)
+    return EpochRow(
+        epoch=epoch,
+        train_loss=train_loss,
+        validation_loss=float(torch.nn.functional.cross_entropy(logits, labels)),
+        validation_accuracy=float((logits.argmax(dim=1) == labels).double().mean()),
+        learning_rate=trainer.learning_rate(),
+        seconds=seconds,
+        images_per_second=len(data) / seconds,
+    )
+
+
+def finish(
+    spec: TrainingSpec,
+    data: Data,
+    splits: Splits,
+    trainer: Trainer,
+    progress: checkpoint.Progress,
+) -> dict[str, Any]:
+    """Calibrate and evaluate the best epoch's weights, and write bundle and metrics."""
+    run = TrainingRun(Path(spec.run))
+    best = progress.best
+    trainer.averaged.load_state_dict(checkpoint.averaged_weights(run.checkpoints, best.epoch))
+    validation_logits = trainer.logits(splits.validation.images).cpu().numpy()
+    validation_labels = splits.validation.labels.numpy()
+    temperature = fit_temperature(validation_logits, validation_labels)
+    held_out = splits.test or splits.validation
+    started = time.monotonic()
+    logits = trainer.logits(held_out.images).cpu().numpy()
+    timing = Timing(time.monotonic() - started, len(held_out))
+    names = splits.train.label_names
+    metrics = {
+        "evaluated_on": "test" if splits.test is not None else "validation",
+        **evaluate(logits, held_out.labels.numpy(), names, temperature, timing),
+        "validation_accuracy": best.validation_accuracy,
+        "best_epoch": best.epoch,
+        "temperature": temperature,
+        "training_seconds": sum(row.seconds for row in progress.history),
+    }
+    # A kill between bundle and metrics leaves a bundle that is made again.
+    shutil.rmtree(run.bundle, ignore_errors=True)
+    save_bundle(
+        run.bundle,
+        trainer.averaged.cpu(),
+        bundle_spec(spec, data, splits, metrics, validation_logits),
+    )
+    write_json(run.metrics, metrics)
+    return metrics
+
+
+def bundle_spec(
+    spec: TrainingSpec,
+    data: Data,
+    splits: Splits,
+    metrics: dict[str, Any],
+    validation_logits: NDArray[np.float32],
+) -> BundleSpec:
+    """Return what the bundle says of itself."""
+    images = splits.train
+    mean, std = images.statistics()
+    q01, q05, q50 = energy_quantiles(validation_logits, (0.01, 0.05, 0.5))
+    least_width, greatest_width, least_height, greatest_height = images.size_range
+    return BundleSpec(
+        network=spec.config.network,
+        labels=images.label_names,
+        preprocess=geometry(registry.get(spec.config.network).input_size).model_copy(
+            update={"mean": mean, "std": std}
+        ),
+        temperature=metrics["temperature"],
+        metrics={name: metrics[name] for name in BUNDLE_METRICS},
+        trained_on=TrainedOn(
+            dataset=data.name,
+            num_images=len(images),
+            image_width=(least_width, greatest_width),
+            image_height=(least_height, greatest_height),
+            recipe=spec.config.recipe,
+            seconds=metrics["training_seconds"],
+            command=spec.command,
+            energy=EnergyQuantiles(q01=q01, q05=q05, q50=q50),
+        ),
+        weights_dtype=spec.config.weights_dtype,
+    )
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a JSON file atomically."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.replace(path)

@@ -1,0 +1,80 @@
+"""Where DATA lies: `cifar10` found or downloaded, or a folder with a sub-folder a class."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cifar_ray.errors import InputError
+from cifar_ray.images.labels import CIFAR10
+from cifar_ray.images.preprocess import Preprocess
+from cifar_ray.training.dataset import (
+    LabelledImages,
+    decode_all,
+    read_binary,
+    read_folder,
+    read_parquet,
+)
+from cifar_ray.training.download import download_cifar10
+
+DATA_VARIABLE = "CIFAR_RAY_DATA"
+RESIZE_BEFORE_CROP = 256 / 224
+"""Short side over crop, as ImageNet's networks are evaluated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Images to train on, and, where DATA brings them, test images of its own."""
+
+    name: str
+    train: LabelledImages
+    test: LabelledImages | None
+
+
+def load(data: str, input_size: int) -> Data:
+    """Read DATA for a network of `input_size`; `InputError` if it is not there or not readable."""
+    if data == "cifar10":
+        return _load_cifar10(input_size)
+    folder = Path(data).expanduser()
+    if not folder.is_dir():
+        raise InputError(
+            f"DATA {folder} is not there. Give `cifar10`, or a folder with a sub-folder a class."
+        )
+    images = decode_all(read_folder(folder), geometry(input_size))
+    return Data(folder.name, images, None)
+
+
+def geometry(input_size: int) -> Preprocess:
+    """Return how images become inputs; mean and deviation are those of the data, found later."""
+    neutral = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    if input_size <= 64:
+        return Preprocess(squash=input_size, **neutral)
+    return Preprocess(resize=round(input_size * RESIZE_BEFORE_CROP), crop=input_size, **neutral)
+
+
+def _load_cifar10(input_size: int) -> Data:
+    folder = find_cifar10()
+    preprocess = geometry(input_size)
+    parquet = folder / "train.parquet"
+    if parquet.is_file():
+        train = decode_all(read_parquet(parquet, CIFAR10), preprocess)
+        test_path = folder / "test.parquet"
+        test = (
+            decode_all(read_parquet(test_path, CIFAR10), preprocess)
+            if test_path.is_file()
+            else None
+        )
+        return Data("cifar10", train, test)
+    if input_size != 32:
+        raise InputError("CIFAR-10's binary files are 32×32; take a network for 32×32 inputs.")
+    train = read_binary(sorted(folder.glob("data_batch_*.bin")))
+    return Data("cifar10", train, read_binary([folder / "test_batch.bin"]))
+
+
+def find_cifar10() -> Path:
+    """Return the folder of CIFAR-10, in either form; it is downloaded if it is nowhere."""
+    root = os.environ.get(DATA_VARIABLE)
+    for name in ("", "cifar10", "cifar-10-batches-bin") if root else ():
+        folder = Path(root or "") / name
+        if (folder / "train.parquet").is_file() or (folder / "data_batch_1.bin").is_file():
+            return folder
+    return download_cifar10()

@@ -1,0 +1,275 @@
+"""`cifar-ray predict`: label a store."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cifar_ray.cli.boundary import console
+from cifar_ray.cli.display import LabellingDisplay, duration
+from cifar_ray.config.machine import usable_cores
+from cifar_ray.errors import InputError
+
+if TYPE_CHECKING:
+    from cifar_ray.config.labelling import LabellingConfig, RunOptions
+    from cifar_ray.prediction.engine import Engine
+    from cifar_ray.prediction.plan import Plan, Request
+    from cifar_ray.prediction.receipt import Receipt
+
+RAY_REPAYS_CORES = 32
+"""From so many cores on, one driver that starts processes is no longer the better engine."""
+
+EXAMPLES = """
+[bold]Examples[/bold]
+
+  cifar-ray predict photos --out labels
+
+  cifar-ray predict photos --out labels --model torchvision:resnet50
+
+  cifar-ray predict photos --out labels --model runs/mine/bundle --top-k 3
+
+  cifar-ray predict photos --out trial --sample 1000 --dry-run
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("predict", epilog=EXAMPLES)(predict)
+
+
+def predict(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The folder of images.")],
+    out: Annotated[str, typer.Option(metavar="DEST", help="Where results go: a new folder.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="A bundle's folder, or torchvision:NAME. Default: the model in the box."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="With torchvision:NAME: its weights, as a file.")
+    ] = None,
+    engine: Annotated[
+        Literal["auto", "local", "ray"], typer.Option(help="What runs the workers.")
+    ] = "auto",
+    local: Annotated[bool, typer.Option("--local", help="Short for --engine local.")] = False,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster's address.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.")] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where the model runs.")
+    ] = "auto",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"], typer.Option(help="What the model computes in.")
+    ] = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a batch.")] = None,
+    images_per_shard: Annotated[
+        int | None, typer.Option(min=1, help="A constant number of images a part.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Label the first N images only.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Label N images, drawn by --seed.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of --sample.")] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and how long it takes.")
+    ] = False,
+    top_k: Annotated[int, typer.Option(min=1, help="Labels with scores a row.")] = 5,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Keep the scores of all classes.")
+    ] = False,
+    embeddings: Annotated[
+        bool, typer.Option("--embeddings", help="Keep each image's feature vector.")
+    ] = False,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Label keys that match this pattern, and no others.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Leave out keys that match this pattern.")
+    ] = None,
+    max_failure_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="Stop with code 3 above this share of failures.")
+    ] = 0.05,
+    store_timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for a store that fails.")
+    ] = 300.0,
+    source_moved: Annotated[
+        bool,
+        typer.Option("--source-moved", help="Go on although the same images lie elsewhere now."),
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the run that DEST holds, and start over.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say where the time went, stage by stage.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the receipt as JSON.")] = False,
+) -> None:
+    """Label every image of a folder, into Parquet. Run it again to go on after a stop."""
+    # Imported here, as all that is heavy: `--help` is to answer at once.
+    from cifar_ray.config.execution import ExecutionRequest
+    from cifar_ray.config.labelling import RunOptions
+    from cifar_ray.prediction.plan import Request
+
+    options = RunOptions(
+        engine="local" if local else engine,
+        address=address or os.environ.get("RAY_ADDRESS"),
+        workers=workers,
+        max_failure_rate=max_failure_rate,
+        store_timeout_s=store_timeout,
+    )
+    config = _config(
+        top_k=top_k,
+        probabilities=probabilities,
+        embeddings=embeddings,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        limit=limit,
+        sample=sample,
+        sample_seed=seed,
+        images_per_shard=images_per_shard,
+    )
+    if fresh and not yes and not dry_run:
+        typer.confirm(f"Delete the run in {out}?", abort=True)
+    request = Request(
+        source=source,
+        destination=out,
+        model=model,
+        weights=weights,
+        config=config,
+        execution=ExecutionRequest(device=device, precision=precision, batch_size=batch_size),
+        fresh=fresh,
+        source_moved=source_moved,
+    )
+    if dry_run:
+        _show_dry_run(request, json_)
+        return
+    _run(request, options, profile, json_)
+
+
+def _config(**values: Any) -> "LabellingConfig":
+    from cifar_ray.config.labelling import LabellingConfig
+
+    if values["limit"] is not None and values["sample"] is not None:
+        raise InputError("Give --limit (the first N) or --sample (N drawn by seed), not both.")
+    return LabellingConfig(**values)
+
+
+def _run(request: "Request", options: "RunOptions", profile: bool, as_json: bool) -> None:
+    from cifar_ray.prediction.pipeline import label, sealed_receipt
+    from cifar_ray.prediction.plan import make_plan
+
+    plan = make_plan(request)
+    receipt = sealed_receipt(plan)
+    if receipt is not None:
+        console.print(Text(f"{plan.store.uri} is complete already; nothing to do."))
+        _show_receipt(plan, receipt, as_json)
+        return
+    console.print(Text(_model_line(plan)))
+    for warning in plan.record.warnings:
+        console.print(Text(f"Warning: {warning}", style="yellow"))
+    engine, why = _engine(plan, options)
+    console.print(Text(why))
+    if plan.resumed:
+        console.print("Going on with the run in DEST.")
+    display = LabellingDisplay(console)
+    stages: dict[str, float] = {}
+
+    with display.live() as show:
+
+        def update(progress: Any) -> None:
+            stages.update(progress.stage_seconds)
+            show(progress)
+
+        receipt = label(plan, engine, options.max_failure_rate, update)
+    _show_receipt(plan, receipt, as_json)
+    if profile:
+        _show_stages(stages)
+
+
+def _model_line(plan: "Plan") -> str:
+    spec = plan.bundle.spec
+    names = ", ".join(spec.labels[:10]) + (" …" if len(spec.labels) > 10 else "")
+    execution = plan.record.execution
+    return (
+        f"Model {plan.bundle.id}: {len(spec.labels)} classes ({names}), trained on "
+        f"{spec.trained_on.dataset}; {execution.backend} {execution.precision} on "
+        f"{execution.device}, batches of {execution.batch_size}."
+    )
+
+
+def _engine(plan: "Plan", options: "RunOptions") -> tuple["Engine", str]:
+    """Choose the engine, and say why."""
+    cores = usable_cores()
+    kind, reason = options.engine, "as asked"
+    if kind == "auto" and options.address:
+        kind, reason = "ray", f"address {options.address}"
+    elif kind == "auto" and cores >= RAY_REPAYS_CORES:
+        kind, reason = "ray", f"{cores} cores"
+    elif kind == "auto":
+        kind, reason = "local", f"{cores} cores do not repay the start of Ray"
+    if kind == "ray":
+        from cifar_ray.on_ray.prediction import RayEngine
+
+        number = (
+            "as many workers as fit" if options.workers is None else f"{options.workers} workers"
+        )
+        ray_engine = RayEngine(options.workers, options.store_timeout_s, options.address)
+        return ray_engine, f"Ray engine ({reason}), {number}."
+    from cifar_ray.prediction.local import LocalEngine
+
+    num_workers = options.workers or max(1, cores // plan.record.execution.threads)
+    local_engine = LocalEngine(plan.store.uri, plan.source, num_workers, options.store_timeout_s)
+    return local_engine, f"Local engine ({reason}), {num_workers} worker{'s'[: num_workers > 1]}."
+
+
+def _show_receipt(plan: "Plan", receipt: "Receipt", as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(receipt.model_dump_json(indent=2) + "\n")
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("found", f"{receipt.found:,}")
+    for kind, number in receipt.skipped.items():
+        table.add_row(Text(f"  skipped {kind}"), f"{number:,}")
+    table.add_row("listed", f"{receipt.listed:,}" + (" (partial)" if receipt.partial else ""))
+    table.add_row("  ok", f"{receipt.ok:,}")
+    for status, number in receipt.failed.items():
+        table.add_row(f"  {status}", f"{number:,}")
+    output = Console(highlight=False)
+    output.print(table)
+    output.print(Text(f"Rows    {plan.store.uri}/predictions"))
+    output.print(Text(f"Report  {plan.store.uri}/report.html"))
+
+
+def _show_stages(stages: dict[str, float]) -> None:
+    table = Table("stage", "seconds, all workers")
+    for stage, seconds in sorted(stages.items(), key=lambda item: -item[1]):
+        table.add_row(stage, f"{seconds:.2f}")
+    Console().print(table)
+
+
+def _show_dry_run(request: "Request", as_json: bool) -> None:
+    from cifar_ray.prediction.dry_run import dry_run
+
+    preview = dry_run(request, usable_cores())
+    if as_json:
+        sys.stdout.write(preview.model_dump_json(indent=2) + "\n")
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("model", Text(preview.model))
+    table.add_row("classes", Text(preview.classes))
+    table.add_row("found", f"{preview.found:,}")
+    for kind, number in preview.skipped.items():
+        table.add_row(Text(f"  skipped {kind}"), f"{number:,}")
+    table.add_row("to label", f"{preview.listed:,} images, {preview.image_bytes / 1e6:,.1f} MB")
+    table.add_row("parts", f"{preview.parts:,} below {request.destination}/predictions")
+    table.add_row("output", f"about {preview.output_bytes / 1e6:,.1f} MB")
+    table.add_row("time", f"about {duration(preview.seconds)} ({preview.basis})")
+    output = Console(highlight=False)
+    output.print(table)
+    for warning in preview.warnings:
+        output.print(Text(f"Warning: {warning}", style="yellow"))
+    output.print("Nothing was written.")

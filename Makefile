@@ -49,8 +49,8 @@ lock: $(STAMP)  ## write requirements.lock again after pyproject.toml changed (U
 clean-room: ## clone what is committed into an empty folder and run README's two commands there
 	@tools/clean_room.sh
 
-clean: ## remove .venv, caches and what runs wrote to out/
-	rm -rf .venv build dist out .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove .venv, caches, the demo and what runs wrote to out/
+	rm -rf .venv build demo dist out .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## this list

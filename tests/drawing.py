@@ -37,3 +37,18 @@ def draw_folder(folder: Path, count: int, seed: int = 0) -> list[Path]:
         draw(rng, SIZES[number % len(SIZES)], mode).save(path)
         paths.append(path)
     return sorted(paths)
+
+
+def draw_classes(folder: Path, each: int, seed: int = 0) -> None:
+    """Fill `folder` with sub-folders blue, green and red: `each` images of that colour, in shades.
+
+    The first image of each has another size.
+    """
+    rng = random.Random(seed)
+    for number, name in enumerate(("blue", "green", "red")):
+        (folder / name).mkdir(parents=True)
+        for i in range(each):
+            channels = [rng.randrange(60), rng.randrange(60), rng.randrange(60)]
+            channels[2 - number] += 150
+            size = (40, 36) if i == 0 else (32, 32)
+            Image.new("RGB", size, tuple(channels)).save(folder / name / f"{i:02}.png")

@@ -223,7 +223,8 @@ def _engine(plan: "Plan", options: "RunOptions") -> tuple["Engine", str]:
 
     num_workers = options.workers or max(1, cores // plan.record.execution.threads)
     local_engine = LocalEngine(plan.store.uri, plan.source, num_workers, options.store_timeout_s)
-    return local_engine, f"Local engine ({reason}), {num_workers} worker{'s'[: num_workers > 1]}."
+    number = "1 worker" if num_workers == 1 else f"{num_workers} workers"
+    return local_engine, f"Local engine ({reason}), {number}."
 
 
 def _show_receipt(plan: "Plan", receipt: "Receipt", as_json: bool) -> None:

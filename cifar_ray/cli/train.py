@@ -90,6 +90,10 @@ def train(
 def _train(spec: "TrainingSpec", local: bool, address: str | None) -> dict[str, Any]:
     from cifar_ray.training.pipeline import Watcher
 
+    if local:
+        console.print("Training in this process; --workers N or --address train with Ray.")
+    else:
+        console.print(Text(f"Training with Ray, {spec.workers} workers."))
     with _TrainingDisplay(spec) as display:
         watcher = Watcher(display.on_step, display.on_epoch)
         if local:

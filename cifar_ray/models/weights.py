@@ -53,14 +53,19 @@ def fill_network(
 def save_weights(network: nn.Module, weights_file: Path, dtype: torch.dtype) -> None:
     """Write the state_dict; filters and matrices as `dtype`, vectors and counters as they are."""
     tensors = {
-        key: (value.to(dtype) if value.is_floating_point() and value.ndim > 1 else value)
-        .detach()
-        .cpu()
-        .contiguous()
-        .clone()
+        key: _as_stored(value, dtype).detach().cpu().contiguous().clone()
         for key, value in network.state_dict().items()
     }
     save_file(tensors, weights_file)
+    # safetensors makes files for their owner alone; a bundle is for everybody who reads its folder.
+    weights_file.chmod(0o644)
+
+
+@torch.no_grad()
+def round_weights(network: nn.Module, dtype: torch.dtype) -> None:
+    """Round a network's weights to what `save_weights` keeps of them, to measure what is saved."""
+    for value in network.state_dict().values():
+        value.copy_(_as_stored(value, dtype))
 
 
 def find_faults(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
@@ -101,6 +106,10 @@ def _build_without_weights(name: str, num_classes: int) -> nn.Module:
     if {key for key, _ in network.named_buffers()} - set(network.state_dict()):
         return spec.build(num_classes)  # no file fills its other buffers
     return network
+
+
+def _as_stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() and tensor.ndim > 1 else tensor
 
 
 def _as_float32(tensor: Tensor) -> Tensor:

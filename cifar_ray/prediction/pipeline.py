@@ -5,8 +5,9 @@ listing    every file in key order                          (listing.py)
 manifest   the listing cut into shards                      (manifest.py)
 engine     for each shard without a part, on a worker:      (local.py, on_ray/prediction.py)
                fetch -> decode -> preprocess -> classify -> row -> part
-receipt    every part checked, counted and sealed           (receipt.py)
+receipt    every part checked and counted                   (receipt.py)
 report     a page about it                                  (report.py)
+seal       the receipt written, last                        (receipt.py)
 """
 
 import math
@@ -21,7 +22,7 @@ from cifar_ray.prediction.engine import Engine, Paused, RunEvent
 from cifar_ray.prediction.events import Listed, Progress, ShardDone
 from cifar_ray.prediction.manifest import Manifest
 from cifar_ray.prediction.plan import Plan
-from cifar_ray.prediction.receipt import Receipt, read_receipt, seal, unfit_parts
+from cifar_ray.prediction.receipt import Receipt, draw_up, read_receipt, seal, unfit_parts
 from cifar_ray.prediction.report import Speed, write_report
 from cifar_ray.prediction.row import OK
 from cifar_ray.prediction.shards import RunShards
@@ -96,8 +97,9 @@ def label(plan: Plan, engine: Engine, max_failure_rate: float, display: Display)
         # A part that somebody damaged or swapped is done again, as one that is missing.
         for shard in unfit:
             store.delete(LabellingRun.part(shard))
-    receipt = seal(store, record, manifest)
+    receipt = draw_up(store, record, manifest)
     write_report(store, record, plan.bundle.spec, receipt, progress.speed(), progress.warning)
+    seal(store, receipt)
     if receipt.failure_rate > max_failure_rate:
         raise TooManyFailures(
             _too_many(receipt.num_failed, receipt.listed, Counter(receipt.failed))

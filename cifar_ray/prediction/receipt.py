@@ -111,8 +111,8 @@ def unfit_parts(store: Store, record: RunRecord, manifest: Manifest) -> list[Sha
     return [name for name, _, footer in _checked(store, record, manifest) if footer is None]
 
 
-def seal(store: Store, record: RunRecord, manifest: Manifest) -> Receipt:
-    """Write `_parts.parquet`, `failures.parquet` and the receipt.
+def draw_up(store: Store, record: RunRecord, manifest: Manifest) -> Receipt:
+    """Write `_parts.parquet` and `failures.parquet`; return the receipt, which seals nothing yet.
 
     Raises `CifarRayError` if the numbers do not add up; every part must be fit.
     """
@@ -131,9 +131,12 @@ def seal(store: Store, record: RunRecord, manifest: Manifest) -> Receipt:
         sums.found += end.found
         sums.skipped.update(end.skipped)
     _write_failures(store, record, failed_parts)
-    receipt = _receipt(store, record, sums)
+    return _receipt(store, record, sums)
+
+
+def seal(store: Store, receipt: Receipt) -> None:
+    """Write the receipt: the last file of a run, so that all others are there when it is."""
     store.write(LabellingRun.RECEIPT, receipt.to_bytes())
-    return receipt
 
 
 def _checked(

@@ -29,6 +29,7 @@ from cifar_ray.errors import InputError
 from cifar_ray.models import registry
 from cifar_ray.models.bundle import save_bundle
 from cifar_ray.models.bundle_spec import BundleSpec, EnergyQuantiles, TrainedOn
+from cifar_ray.models.weights import round_weights
 from cifar_ray.runs import TrainingRun
 from cifar_ray.training import checkpoint
 from cifar_ray.training.dataset import LabelledImages, split
@@ -83,7 +84,7 @@ def train(spec: TrainingSpec, ranks: Ranks, watcher: Watcher) -> dict[str, Any] 
             progress = checkpoint.Progress((*progress.history, row))
             if writer is not None:
                 checkpoint.save(run.checkpoints, trainer, progress)
-                write_json(run.history, [r.as_dict() for r in progress.history])
+                write_history(run, progress)
                 for name, value in row.as_dict().items():
                     writer.add_scalar(name, value, row.epoch)
             watcher.on_epoch(row)
@@ -144,8 +145,10 @@ def finish(
 ) -> dict[str, Any]:
     """Calibrate and evaluate the best epoch's weights, and write bundle and metrics."""
     run = TrainingRun(Path(spec.run))
+    write_history(run, progress)
     best = progress.best
     trainer.averaged.load_state_dict(checkpoint.averaged_weights(run.checkpoints, best.epoch))
+    round_weights(trainer.averaged, getattr(torch, spec.config.weights_dtype))
     validation_logits = trainer.logits(splits.validation.images).cpu().numpy()
     validation_labels = splits.validation.labels.numpy()
     temperature = fit_temperature(validation_logits, validation_labels)
@@ -205,6 +208,11 @@ def bundle_spec(
         ),
         weights_dtype=spec.config.weights_dtype,
     )
+
+
+def write_history(run: TrainingRun, progress: checkpoint.Progress) -> None:
+    """Write `history.json`; a kill between checkpoint and history leaves it a row behind."""
+    write_json(run.history, [row.as_dict() for row in progress.history])
 
 
 def write_json(path: Path, content: object) -> None:

@@ -12,7 +12,7 @@ from cifar_ray.errors import InputError
 from cifar_ray.models import registry
 from cifar_ray.models.bundle import Bundle, save_bundle
 from cifar_ray.models.bundle_spec import EnergyQuantiles, TrainedOn
-from cifar_ray.models.weights import save_weights
+from cifar_ray.models.weights import round_weights, save_weights
 from tests.unit.models.bundles import make_bundle, make_network, make_spec
 
 OURS = [name for name in registry.names() if not name.startswith("torchvision:")]
@@ -179,3 +179,14 @@ def test_loading_a_bundle_needs_no_torch(bundle: Bundle) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_rounded_weights_are_those_that_a_bundle_gives_back(tmp_path: Path) -> None:
+    network = make_network()
+    bundle = save_bundle(tmp_path / "bundle", network, make_spec(weights_dtype="bfloat16"))
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    round_weights(network, torch.bfloat16)
+    stored = bundle.network().state_dict()
+    assert all(torch.equal(stored[key], value) for key, value in network.state_dict().items())
+    assert any(not torch.equal(stored[key], value) for key, value in before.items())
+    assert (bundle.path / "model.safetensors").stat().st_mode & 0o044 == 0o044

@@ -20,7 +20,7 @@ from cifar_ray.models.bundle_spec import BundleSpec, TrainedOn
 from cifar_ray.prediction.listing import Entry, FolderListing, file_uri
 from cifar_ray.prediction.manifest import Manifest, entries_digest
 from cifar_ray.prediction.part import PartFooter, write_part
-from cifar_ray.prediction.receipt import Receipt, seal, unfit_parts
+from cifar_ray.prediction.receipt import Receipt, draw_up, seal, unfit_parts
 from cifar_ray.prediction.row import Outcome, Scoring, ShardRows
 from cifar_ray.storage import FolderStore
 
@@ -91,7 +91,9 @@ def finish_run(
         )
         write_part(store, rows.table(scoring), footer)
     assert unfit_parts(store, record, manifest) == []
-    return FinishedRun(store, record, spec, seal(store, record, manifest))
+    receipt = draw_up(store, record, manifest)
+    seal(store, receipt)
+    return FinishedRun(store, record, spec, receipt)
 
 
 def _look_at(source: Path, entry: Entry) -> Outcome:

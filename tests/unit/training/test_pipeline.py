@@ -1,6 +1,5 @@
 """A whole training run in this process, on drawn images of three colours."""
 
-import random
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from cifar_ray.training.dataset import LabelledImages, split
 from cifar_ray.training.loop import EpochRow, Ranks
 from cifar_ray.training.pipeline import Watcher, train
 from cifar_ray.training.resume import open_run
+from tests.drawing import draw_classes
 
 SMALL = (
     "epochs=3",
@@ -31,15 +31,8 @@ SMALL = (
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ninety drawn images in three classes, each a colour with noise; one has another size."""
-    root = tmp_path_factory.mktemp("classes")
-    rng = random.Random(0)
-    for number, name in enumerate(("blue", "green", "red")):
-        (root / name).mkdir()
-        for i in range(30):
-            channels = [rng.randrange(60), rng.randrange(60), rng.randrange(60)]
-            channels[2 - number] += 150
-            size = (40, 36) if i == 0 else (32, 32)
-            Image.new("RGB", size, tuple(channels)).save(root / name / f"{i:02}.png")
+    root = tmp_path_factory.mktemp("data") / "classes"
+    draw_classes(root, each=30)
     return root
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from urllib.parse import quote
 
 from cifar_ray.config.labelling import LabellingConfig
-from cifar_ray.errors import InputError, printable
+from cifar_ray.errors import InputError, StoreUnavailable, printable
 
 _OTHER_KINDS = """
     video and sound: .mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .mp3 .m4a .wav .flac
@@ -29,6 +29,9 @@ _OTHER_KINDS = """
         .exe .dll .so .dylib .class .jar
 """
 OTHER_KINDS = frozenset(word for word in _OTHER_KINDS.split() if word.startswith("."))
+
+GONE = "0-0"
+"""Version of a file that went away between the reading of its folder and the look at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +70,30 @@ class FolderListing:
         self.config = config
 
     def entries(self, after: str | None) -> Iterator[Entry | Skipped]:
-        """Yield in the byte order of keys; `InputError` for a folder that cannot be read."""
+        """Yield in the byte order of keys.
+
+        Raises `InputError` for a folder that cannot be read, `StoreUnavailable` if all is gone: an
+        unplugged disk must not leave a listing of files that went away.
+        """
         start = None if after is None else after.encode()
-        identity = os.stat(self.root)
-        yield from self._folder(
-            os.fsencode(self.root), b"", b"", [(identity.st_dev, identity.st_ino)], start
-        )
+        root = _identity(os.fsencode(self.root))
+        try:
+            for item in self._folder(os.fsencode(self.root), b"", b"", [root], start):
+                if isinstance(item, Entry) and item.version == GONE:
+                    self._check(root)
+                yield item
+        except InputError:
+            self._check(root)
+            raise
+
+    def _check(self, root: tuple[int, int]) -> None:
+        """Raise `StoreUnavailable` unless the root is the folder that it was."""
+        path = os.fsencode(self.root)
+        if not os.path.isdir(path) or _identity(path) != root:
+            raise StoreUnavailable(
+                f"The images' folder {printable(str(self.root))} went away while it was listed. "
+                "Bring it back and give the same command again."
+            )
 
     def _folder(
         self,
@@ -92,8 +113,7 @@ class FolderListing:
                 if child_key != after:
                     yield self._file(child, raw + name.raw, child_key.decode())
                 continue
-            status = os.stat(child)
-            identity = (status.st_dev, status.st_ino)
+            identity = _identity(child)
             if identity in ancestors:
                 yield Skipped("(link to a folder that holds it)")
                 continue
@@ -107,7 +127,7 @@ class FolderListing:
             return Skipped(skipped)
         status = _status(path)
         if status is None:
-            return Entry(key, "0-0", 0, _locator(raw, key))
+            return Entry(key, GONE, 0, _locator(raw, key))
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
             return Skipped("(device, pipe or socket)")
         version = f"{status.st_mtime_ns}-{status.st_size}"
@@ -126,15 +146,28 @@ def _sorted_names(path: bytes) -> list[tuple[_Name, bool]]:
         with os.scandir(path) as scan:
             found = [(entry.name, entry.is_dir()) for entry in scan]
     except OSError as error:
-        raise InputError(
-            f"Cannot read the folder {printable(os.fsdecode(path))}: "
-            f"{os.strerror(error.errno or 0)}. Make it readable, or leave it out with --exclude."
-        ) from error
+        raise _unreadable(path, error) from error
     names = [
         (_Name(raw, encode_key(raw) + (b"/" if is_folder else b"")), is_folder)
         for raw, is_folder in found
     ]
     return sorted(names, key=lambda name: name[0].key)
+
+
+def _identity(path: bytes) -> tuple[int, int]:
+    """Return what tells a folder from any other, such as an empty mount point in its place."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return status.st_dev, status.st_ino
+
+
+def _unreadable(path: bytes, error: OSError) -> InputError:
+    return InputError(
+        f"Cannot read the folder {printable(os.fsdecode(path))}: "
+        f"{os.strerror(error.errno or 0)}. Make it readable, or leave it out with --exclude."
+    )
 
 
 def _status(path: bytes) -> os.stat_result | None:

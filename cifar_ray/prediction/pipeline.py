@@ -31,6 +31,9 @@ from cifar_ray.runs import LabellingRun
 
 CONFIDENCE_Z = 3.0
 """Standard deviations by which the failure rate must lie over its limit to stop a run early."""
+MINIMUM_JUDGED = 500
+"""Images before a run is called hopeless: files come in the order of their names, and broken ones
+lie together more often than chance has it."""
 MAX_ROUNDS = 3
 
 
@@ -139,7 +142,7 @@ def stop_if_hopeless(progress: RunProgress, max_failure_rate: float) -> None:
     """
     total = progress.statuses.total()
     failed = total - progress.statuses[OK]
-    if failed and _wilson_lower(failed, total) > max_failure_rate:
+    if total >= MINIMUM_JUDGED and _wilson_lower(failed, total) > max_failure_rate:
         causes = Counter({k: n for k, n in progress.statuses.items() if k != OK})
         raise TooManyFailures(_too_many(failed, total, causes))
 

@@ -92,7 +92,7 @@ def _backend(
     reason = None
     if device == "cuda":
         reason = "it runs on CPUs only"
-    elif machine.installed_version("openvino") is None:
+    elif not machine.importable("openvino"):
         reason = "the package openvino is not installed"
     elif precision == "bfloat16" and instruction_set not in machine.FAST_BFLOAT16:
         reason = f"it has no bfloat16 for {instruction_set}"
@@ -106,7 +106,7 @@ def _backend(
 def _decoder(request: ExecutionRequest) -> DecoderName:
     if request.decoder == "pillow":
         return "pillow"
-    if machine.installed_version("simplejpeg") is not None:
+    if machine.importable("simplejpeg"):
         return "simplejpeg"
     if request.decoder == "simplejpeg":
         raise InputError("The package simplejpeg is not installed; take the decoder pillow.")

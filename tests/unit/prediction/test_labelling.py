@@ -307,7 +307,7 @@ def test_too_many_failures_end_with_their_own_error_and_a_sealed_run(
     store: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(TooManyFailures, match="5 of 105 images failed"):
-        run(store, tmp_path / "out", rate=0.01)
+        run(store, tmp_path / "out", rate=0.03)
     assert json.loads((tmp_path / "out" / "receipt.json").read_text())["ok"] == 100
 
 

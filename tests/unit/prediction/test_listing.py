@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from cifar_ray.config.labelling import LabellingConfig
-from cifar_ray.errors import InputError
+from cifar_ray.errors import InputError, StoreUnavailable
 from cifar_ray.prediction.listing import Entry, FolderListing, Skipped, encode_key, file_uri
 
 ALL = LabellingConfig()
@@ -106,5 +106,18 @@ def test_a_folder_that_vanishes_while_it_is_listed_is_an_error_not_a_gap(tmp_pat
     items = FolderListing(tmp_path, ALL).entries(None)
     next(items)
     os.rename(tmp_path / "b", tmp_path / "c")
-    with pytest.raises((InputError, FileNotFoundError)):
+    with pytest.raises(InputError, match="Cannot read the folder"):
+        list(items)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "b/x.jpg"])
+def test_a_root_that_goes_away_while_it_is_listed_is_a_fault_of_the_store(
+    tmp_path: Path, name: str
+) -> None:
+    root = tmp_path / "root"
+    make(root, "0.jpg", name)
+    items = FolderListing(root, ALL).entries(None)
+    next(items)
+    root.rename(tmp_path / "away")
+    with pytest.raises(StoreUnavailable, match="went away"):
         list(items)

@@ -1,0 +1,146 @@
+"""Training with Ray Train: the loop of `training/`, once a worker, with averaged gradients.
+
+Rank 0 writes the run's folder, which driver and workers must share, and puts how far it is into
+`progress.json` there, from which the driver's display takes it.
+"""
+
+import json
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cifar_ray.config.training import TrainingSpec
+from cifar_ray.errors import CifarRayError, InputError
+from cifar_ray.on_ray.session import Session, ray_session
+from cifar_ray.runs import TrainingRun
+from cifar_ray.training.loop import EpochRow, Ranks, Step
+from cifar_ray.training.pipeline import Watcher, write_json
+from cifar_ray.training.pipeline import train as train_on_rank
+
+MAX_FAILURES = 2
+COLLECTIVE_TIMEOUT_S = 600
+POLL_INTERVAL_S = 0.5
+RAY_FOLDER = "ray"
+"""Ray Train's own files, below the run's folder."""
+
+
+def train(spec: TrainingSpec, address: str | None, watcher: Watcher) -> dict[str, Any]:
+    """Train with `spec.workers` workers and return the metrics.
+
+    Raises the workers' own `CifarRayError`s, and `CifarRayError` when workers keep dying.
+    """
+    run = TrainingRun(Path(spec.run))
+    with ray_session(address) as session:
+        trainer = TorchTrainer(
+            _train_worker,  # type: ignore[arg-type] # its value is Result.return_value
+            train_loop_config=spec.model_dump(mode="json"),
+            scaling_config=ScalingConfig(
+                num_workers=spec.workers,
+                use_gpu=spec.device == "cuda",
+                resources_per_worker=_resources(spec, session),
+            ),
+            run_config=RunConfig(
+                # A name that was used before would silently go on with Ray's own old state.
+                name=uuid.uuid4().hex,
+                storage_path=str(run.folder / RAY_FOLDER),
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            ),
+            torch_config=TorchConfig(
+                backend="nccl" if spec.device == "cuda" else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S
+            ),
+        )
+        with _followed(run, watcher):
+            result = trainer.fit()
+    outcome: dict[str, Any] = result.return_value  # type: ignore[attr-defined]
+    if "exit_code" in outcome:
+        kind = InputError if outcome["exit_code"] == InputError.exit_code else CifarRayError
+        raise kind(outcome["error"])
+    shutil.rmtree(run.folder / RAY_FOLDER, ignore_errors=True)
+    return outcome
+
+
+def _resources(spec: TrainingSpec, session: Session) -> dict[str, float]:
+    """Ask for the threads that a worker uses, but never for more than an embedded Ray has."""
+    if spec.device == "cuda":
+        return {"GPU": 1.0, "CPU": 1.0}
+    return {"CPU": min(float(spec.threads), session.num_cpus / spec.workers)}
+
+
+def _train_worker(content: dict[str, Any]) -> dict[str, Any]:
+    """Train on this rank; rank 0's return value reaches the driver."""
+    spec = TrainingSpec.model_validate(content)
+    context = ray.train.get_context()
+    ranks = Ranks(context.get_world_rank(), context.get_world_size(), _averaging(spec))
+    progress = TrainingRun(Path(spec.run)).progress
+
+    def on_step(step: Step) -> None:
+        if ranks.rank == 0:
+            write_json(progress, asdict(step))
+
+    def on_epoch(row: EpochRow) -> None:
+        # A barrier, and what the dashboard shows.
+        ray.train.report(row.as_dict())
+
+    try:
+        metrics = train_on_rank(spec, ranks, Watcher(on_step, on_epoch))
+    except CifarRayError as error:
+        # Returned, not raised: Ray Train would start the group again, to fail in the same way.
+        return {"error": str(error), "exit_code": error.exit_code}
+    return metrics or {}
+
+
+def _averaging(spec: TrainingSpec) -> Callable[[nn.Module], nn.Module]:
+    def wrap(network: nn.Module) -> nn.Module:
+        if spec.device == "cuda":
+            device = ray.train.torch.get_device()
+            return DistributedDataParallel(network.to(device), device_ids=[device.index])
+        return DistributedDataParallel(network)
+
+    return wrap
+
+
+@contextmanager
+def _followed(run: TrainingRun, watcher: Watcher) -> Iterator[None]:
+    """Tell the watcher what rank 0 writes, until the block ends."""
+    ended = threading.Event()
+    epochs_before = len(_read(run.history, []))
+
+    def follow() -> None:
+        told, last = epochs_before, None
+        while True:
+            stop = ended.wait(POLL_INTERVAL_S)
+            step = _read(run.progress, None)
+            if step is not None and step != last:
+                last = step
+                watcher.on_step(Step(**step))
+            for row in _read(run.history, [])[told:]:
+                told += 1
+                watcher.on_epoch(EpochRow(**row))
+            if stop:
+                return
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        run.progress.unlink(missing_ok=True)
+
+
+def _read(path: Path, otherwise: Any) -> Any:
+    """Return a JSON file's content; files are replaced atomically, so that it is whole."""
+    return json.loads(path.read_text()) if path.exists() else otherwise

@@ -1,0 +1,66 @@
+"""Training with Ray Train: the loss curve of one process, whoever is killed."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cifar_ray.config.recipes import get_recipe
+from cifar_ray.config.training import TrainingSpec, override
+from cifar_ray.errors import InputError
+from cifar_ray.models.bundle import Bundle
+from cifar_ray.on_ray.training import train as train_on_ray
+from cifar_ray.runs import TrainingRun
+from cifar_ray.training.loop import EpochRow, Ranks
+from cifar_ray.training.pipeline import Watcher
+from cifar_ray.training.pipeline import train as train_here
+from cifar_ray.training.resume import open_run
+from tests.drawing import draw_classes
+
+pytestmark = pytest.mark.usefixtures("session")
+SETTINGS = ("epochs=3", "batch_size=20", "validation_fraction=0.2", "augment.translate_px=2")
+
+
+def spec_of(data: Path, run: Path, workers: int) -> TrainingSpec:
+    config = override(get_recipe("cnn-122k"), list(SETTINGS))
+    spec = TrainingSpec(
+        config=config, data=str(data), run=str(run), workers=workers, code_version="0"
+    )
+    assert open_run(spec) is None
+    return spec
+
+
+def test_two_workers_one_of_them_killed_give_the_loss_curve_of_one_process(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "classes"
+    draw_classes(data, each=30)
+    expected: list[EpochRow] = []
+    train_here(spec_of(data, tmp_path / "one", 1), Ranks(), Watcher(on_epoch=expected.append))
+    rows: list[EpochRow] = []
+    killed: list[int] = []
+
+    def kill_once(row: EpochRow) -> None:
+        rows.append(row)
+        children = psutil.Process().children(recursive=True)
+        ranks = [child for child in children if "RayTrainWorker" in "".join(child.cmdline())]
+        if ranks and not killed:
+            killed.append(ranks[-1].pid)
+            ranks[-1].kill()
+
+    spec = spec_of(data, tmp_path / "two", 2)
+    metrics = train_on_ray(spec, None, Watcher(on_epoch=kill_once))
+    assert killed
+    assert [row.epoch for row in rows] == [0, 1, 2]
+    for ours, one in zip(rows, expected, strict=True):
+        assert ours.validation_loss == pytest.approx(one.validation_loss, abs=0.02)
+    run = TrainingRun(Path(spec.run))
+    assert metrics["accuracy"] == 1.0
+    assert Bundle.load(run.bundle).spec.metrics["accuracy"] == 1.0
+    assert not run.progress.exists()
+
+
+def test_wrong_data_is_told_as_without_ray(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path / "nowhere", tmp_path / "run", 2)
+    with pytest.raises(InputError, match="is not there"):
+        train_on_ray(spec, None, Watcher())

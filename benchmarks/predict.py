@@ -126,7 +126,7 @@ def main() -> None:
             for engine, options in engines.items():
                 results[engine].append(run_ours(store.absolute(), bundle, folder, options))
             results[PEER].append(run_peer(store.absolute(), bundle, folder))
-    console = Console()
+    console = Console(width=100)
     console.print(
         f"{results[PEER][0].images:,} images, {Bundle.load(bundle).id}, medians of "
         f"{arguments.pairs} pairs, {os.cpu_count()} cores ({platform.machine()})"

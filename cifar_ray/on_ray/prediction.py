@@ -10,6 +10,7 @@ What stands in DEST is all that matters: Ray Data keeps no state of the run.
 import logging
 import math
 import queue
+import re
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -42,6 +43,10 @@ LISTING_CPUS = 0.5
 MAX_RESTARTS = 10
 """Of one actor in a whole run; `MAX_DEATHS` bounds what a single shard may do."""
 
+LOG_LINES = 40
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+CAUSED = "The above exception was the direct cause of the following exception"
+
 
 class RayEngine:
     """Runs `num_workers` actors; by default, as many as the cluster has cores or GPUs for.
@@ -59,7 +64,7 @@ class RayEngine:
 
     def run(self, shards: RunShards) -> Generator[RunEvent, None, None]:
         """Label every shard that has no part; the actors load the model while the listing runs."""
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         with ray_session(self.address) as session:
             board = open_board()
             watch = Watch(board, shards.num_ranges)
@@ -197,15 +202,16 @@ def _wait_for_returned(patience: StorePatience) -> list[ShardName]:
 
 def _raise(error: Exception, in_hand: Sequence[str]) -> NoReturn:
     """Raise what a failed execution means: a lost worker, or a fault of ours."""
-    text = str(error).strip()
+    text = COLOURS.sub("", str(error)).strip()
     if isinstance(error, ray.exceptions.RayTaskError):
+        log = "\n".join(text.split(CAUSED)[0].strip().splitlines()[-LOG_LINES:])
         raise CifarRayError(
-            f"A worker failed{_on(in_hand)}. What is done is kept.\nThe end of its log:\n{text}"
+            f"A worker failed{_on(in_hand)}. What is done is kept.\nThe end of its log:\n{log}"
         ) from error
     if isinstance(error, ray.exceptions.RayError):
         raise Unfinished(
             f"A worker was lost{_on(in_hand)}, and again each time that it was replaced. What is "
-            f"done is kept; the same command goes on.\nRay says: {text}"
+            f"done is kept; the same command goes on.\nRay says: {text.splitlines()[0]}"
         ) from error
     raise error
 

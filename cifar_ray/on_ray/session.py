@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
@@ -56,6 +57,7 @@ QUIET = {
 }
 PATIENT = {"RAY_agent_register_timeout_ms": "120000", "RAY_worker_register_timeout_seconds": "180"}
 """On a busy machine Ray's processes take longer to start than it waits for by default."""
+logger = logging.getLogger(__name__)
 _MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
@@ -271,13 +273,22 @@ def _set_environment(variables: dict[str, str | None]) -> None:
 @contextmanager
 def _on_loopback() -> Iterator[None]:
     """Let a Ray that starts within take 127.0.0.1 for its node's address."""
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    with _environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}):
-        try:
-            yield
-        finally:
-            ray_constants.ENABLE_RAY_CLUSTER = before
+    with (
+        _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False),
+        _environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}),
+    ):
+        yield
+
+
+@contextmanager
+def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    """Change what Ray has no setting for."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
 
 
 @contextmanager
@@ -285,5 +296,13 @@ def _quiet() -> Iterator[None]:
     # For good: Ray's threads may warn at any time.
     warnings.filterwarnings("ignore", module=r"ray\.")
     warnings.filterwarnings("ignore", category=RayDeprecationWarning)
-    with _environment({**QUIET}):
+    with (
+        _environment({**QUIET}),
+        _replaced(ray._private.worker, "print_to_stdstream", _log_message),
+    ):
         yield
+
+
+def _log_message(message: dict[str, Any], **_: object) -> None:
+    """Take what Ray has to say of lost workers, which it would print among our output."""
+    logger.info("\n".join(message["lines"]))

@@ -14,6 +14,7 @@ import ray
 from numpy.typing import NDArray
 
 from cifar_ray.errors import CifarRayError
+from cifar_ray.on_ray.board import NOTHING
 from cifar_ray.prediction.classify import Classifying, Equipment
 from cifar_ray.prediction.engine import retry_delay_s
 from cifar_ray.prediction.events import (
@@ -82,12 +83,13 @@ class ShardWorker:
 
 
 class _Reporter:
-    """Writes a shard's progress on the board, now and then."""
+    """Writes a shard's progress on the board, at the beginning and now and then."""
 
     def __init__(self, board: Any, shard: str) -> None:
         self.board, self.shard = board, shard
-        self.progress = Progress(0, 0, 0)
+        self.progress = NOTHING
         self.due = 0.0
+        self.add(NOTHING)
 
     def add(self, progress: Progress) -> None:
         self.progress = self.progress.plus(progress)

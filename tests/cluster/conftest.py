@@ -1,10 +1,13 @@
 """One Ray for all of these tests, and what a run on it must be equal to."""
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from cifar_ray.config.execution import ExecutionRequest
@@ -20,7 +23,8 @@ if TYPE_CHECKING:
 # Ray has no package for some platforms; what imports it cannot even be collected there.
 collect_ignore_glob = [] if find_spec("ray") else ["test_*.py"]
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent.parent
 TIMEOUT_S = 900
 BROKEN = {"a/empty.jpg": b"", "b/text.jpg": b"this is no picture", "c/noise": bytes(range(256)) * 3}
 NUM_IMAGES = 300
@@ -70,3 +74,18 @@ def plan_of(images: Path, out: Path) -> Plan:
 
 def parts(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((out / "predictions").iterdir())}
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a process that knows nothing of this test's Ray."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+
+
+def processes_of(title: str, driver: int | None = None) -> list[psutil.Process]:
+    """Return the processes of a driver's Ray, by default this one's, with this in their title."""
+    found = []
+    for process in psutil.Process(driver).children(recursive=True):
+        with suppress(psutil.Error):  # gone or a zombie since
+            if title in "".join(process.cmdline()):
+                found.append(process)
+    return found

@@ -1,39 +1,45 @@
 """The Ray engine on a real Ray: the local engine's bytes, whatever happens to whom."""
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 
 import psutil
 import pytest
 
-from cifar_ray.errors import InputError
-from cifar_ray.on_ray.prediction import RayEngine
+from cifar_ray.config.execution import ExecutionRequest
+from cifar_ray.errors import InputError, Unfinished
+from cifar_ray.models.backends import resolve_execution
+from cifar_ray.models.bundle import Bundle
+from cifar_ray.on_ray.prediction import ActorSettings, RayEngine, actor_settings
+from cifar_ray.on_ray.session import Session
+from cifar_ray.prediction.engine import MAX_DEATHS
 from cifar_ray.prediction.pipeline import RunProgress, label
 from cifar_ray.runs import LabellingRun
-from tests.cluster.conftest import BROKEN, IMAGES_PER_SHARD, NUM_IMAGES, parts, plan_of
+from tests.cluster.conftest import (
+    BROKEN,
+    IMAGES_PER_SHARD,
+    NUM_IMAGES,
+    REPOSITORY,
+    environment,
+    parts,
+    plan_of,
+    processes_of,
+)
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 NUM_SHARDS = -(-(NUM_IMAGES + len(BROKEN)) // IMAGES_PER_SHARD)
 
 pytestmark = [
     pytest.mark.usefixtures("session"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
     pytest.mark.filterwarnings("ignore:`ray_remote_args` is deprecated"),
 ]
 
 
 def nothing(progress: RunProgress) -> None:
     """Show nothing."""
-
-
-def workers() -> list[psutil.Process]:
-    """Return the processes of the engine's actors."""
-    children = psutil.Process().children(recursive=True)
-    return [process for process in children if "ShardWorker" in "".join(process.cmdline())]
 
 
 def test_two_workers_write_the_bytes_of_the_local_engine_and_count_right(
@@ -83,7 +89,7 @@ def test_a_killed_worker_is_replaced_and_its_shard_done_again(
 
     def kill(progress: RunProgress) -> None:
         if progress.shards_done and not killed:
-            killed.append(workers()[0])
+            killed.append(processes_of("ShardWorker")[0])
             killed[0].kill()
 
     plan = plan_of(images, tmp_path / "out")
@@ -102,62 +108,77 @@ def test_an_error_of_ours_in_a_worker_is_the_same_error_in_the_driver(
         label(plan, RayEngine(1, 10.0), 1.0, nothing)
 
 
-@pytest.fixture
-def command(images: Path, tmp_path: Path) -> Iterator["Command"]:
-    started = Command(images, tmp_path / "out")
-    yield started
-    started.clean()
-
-
-class Command:
-    """`cifar-ray predict` in processes of its own, with a Ray of its own each time."""
-
-    def __init__(self, images: Path, out: Path) -> None:
-        self.images, self.out = images, out
-        self.folders: list[Path] = []
-
-    def run_until(self, num_parts: int, number: signal.Signals) -> "subprocess.Popen[str]":
-        """Run until there are so many parts, then send a signal as a terminal would."""
-        command = [sys.executable, "-m", "cifar_ray", "predict", str(self.images)]
-        command += ["--out", str(self.out), "--engine", "ray", "--workers", "1"]
-        command += ["--images-per-shard", str(IMAGES_PER_SHARD), "--max-failure-rate", "1"]
-        process = subprocess.Popen(
-            command,
-            cwd=REPOSITORY,
-            env={k: v for k, v in os.environ.items() if not k.startswith("RAY_")},
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        while process.poll() is None and self.num_parts() < num_parts:
-            psutil.wait_procs([psutil.Process(process.pid)], timeout=0.02)
-        assert process.poll() is None, process.communicate()[1]
-        children = psutil.Process(process.pid).children(recursive=True)
-        tokens = {child.environ().get("RAY_AUTH_TOKEN_PATH", "") for child in children}
-        self.folders += [Path(token).parent for token in tokens if token]
-        os.killpg(process.pid, number)
-        process.stderr_text = process.communicate()[1]  # type: ignore[attr-defined]
-        assert psutil.wait_procs(children, timeout=120)[1] == []
-        return process
-
-    def num_parts(self) -> int:
-        return len(list((self.out / "predictions").glob("part-*.parquet")))
-
-    def clean(self) -> None:
-        for folder in self.folders:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def test_a_driver_that_is_interrupted_then_killed_leaves_a_run_that_goes_on(
-    command: Command, images: Path, undisturbed: dict[str, bytes]
+@pytest.mark.slow
+def test_a_shard_that_kills_every_worker_ends_the_run_and_keeps_what_is_done(
+    images: Path, tmp_path: Path
 ) -> None:
-    interrupted = command.run_until(2, signal.SIGINT)
-    assert interrupted.returncode == 130
-    assert "the same command goes on" in interrupted.stderr_text  # type: ignore[attr-defined]
-    assert command.folders
-    assert not any(folder.exists() for folder in command.folders)
-    before = command.num_parts()
-    command.run_until(before + 2, signal.SIGKILL)
-    assert before + 2 <= command.num_parts() < NUM_SHARDS
-    label(plan_of(images, command.out), RayEngine(2, 10.0), 1.0, nothing)
-    assert parts(command.out) == undisturbed
+    plan = plan_of(images, tmp_path / "out")
+    ended = threading.Event()
+    killed: set[int] = set()
+
+    def kill_all_that_work() -> None:
+        while not ended.wait(0.02):
+            for process in processes_of("ShardWorker)).submit"):
+                process.kill()
+                killed.add(process.pid)
+
+    def start(progress: RunProgress) -> None:
+        if progress.shards_done == 2:
+            threading.Thread(target=kill_all_that_work, daemon=True).start()
+
+    with pytest.raises(Unfinished, match="the same command goes on"):
+        label(plan, RayEngine(1, 10.0), 1.0, start)
+    ended.set()
+    assert len(killed) == MAX_DEATHS
+    assert len(parts(tmp_path / "out")) >= 2
+
+
+@pytest.mark.parametrize(
+    ("cpus", "asked", "threads", "number", "num_cpus"),
+    [
+        (2.0, None, 1, 2, 0.75),
+        (2.0, 1, 1, 1, 1.0),
+        (2.0, 8, 1, 8, 0.187),
+        (1.0, None, 1, 1, 0.5),
+        (64.0, None, 2, 32, 1.984),
+        (64.0, 16, 2, 16, 2.0),
+        (0.0, 4, 1, 4, 1.0),
+    ],
+)
+def test_workers_share_the_cores_and_leave_room_for_the_listing(
+    cpus: float, asked: int | None, threads: int, number: int, num_cpus: float
+) -> None:
+    execution = resolve_execution(
+        ExecutionRequest(threads=threads, device="cpu"), Bundle.default().spec
+    )
+    settings = actor_settings(Session("", cpus, 0.0, None), asked, execution)
+    assert settings == ActorSettings(number, num_cpus, None)
+
+
+def test_a_killed_driver_leaves_a_run_that_goes_on(
+    images: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "cifar_ray", "predict", str(images), "--out", str(out)]
+    command += ["--engine", "ray", "--workers", "1", "--max-failure-rate", "1"]
+    command += ["--images-per-shard", str(IMAGES_PER_SHARD)]
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and num_parts(out) < 3:
+        psutil.wait_procs([psutil.Process(process.pid)], timeout=0.02)
+    assert process.poll() is None, process.communicate()[1]
+    workers = processes_of("ShardWorker", process.pid)
+    token = Path(workers[0].environ()["RAY_AUTH_TOKEN_PATH"])
+    process.kill()
+    process.communicate()
+    # Ray's agents stay for a minute; they do nothing.
+    assert psutil.wait_procs(workers, timeout=120)[1] == []
+    shutil.rmtree(token.parent, ignore_errors=True)
+    assert 3 <= num_parts(out) < NUM_SHARDS
+    label(plan_of(images, out), RayEngine(2, 10.0), 1.0, nothing)
+    assert parts(out) == undisturbed
+
+
+def num_parts(out: Path) -> int:
+    return len(list((out / "predictions").glob("part-*.parquet")))

@@ -3,6 +3,7 @@
 import http.client
 import ipaddress
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -15,8 +16,8 @@ import psutil
 import ray
 
 from cifar_ray.on_ray.session import Session
+from tests.cluster.conftest import REPOSITORY, environment
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 METHODS = (
     "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
     "/ray.rpc.NodeManagerService/GetNodeStats",
@@ -39,6 +40,18 @@ for mode, token in (("disabled", ""), ("token", wrong)):
             print("connected")
     except InputError as error:
         print("refused" if "wants its token" in str(error) else error)
+"""
+
+WAITING = """
+import os, signal, sys
+from cifar_ray.on_ray.session import ray_session
+
+try:
+    with ray_session("local", num_cpus=1):
+        print(os.environ["RAY_AUTH_TOKEN_PATH"], flush=True)
+        signal.pause()
+except KeyboardInterrupt:
+    sys.exit(130)
 """
 
 
@@ -116,7 +129,7 @@ def run_client(*arguments: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", CLIENT, *arguments],
         cwd=REPOSITORY,
-        env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        env=environment(),
         capture_output=True,
         text=True,
         check=True,
@@ -141,3 +154,25 @@ def test_a_cluster_that_is_not_there_is_named_at_once(tmp_path: Path) -> None:
         said = run_client(address, str(token))
     assert len(said) == 2
     assert all(f"Cannot use the Ray cluster at {address}: " in line for line in said)
+
+
+def test_an_interrupted_session_leaves_no_process_no_token_and_no_folder() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING],
+        cwd=REPOSITORY,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    token = Path(process.stdout.readline().strip())
+    assert token.is_file()
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    # As a terminal does, to all of its processes.
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate()
+    assert process.returncode == 130
+    assert psutil.wait_procs(children, timeout=120)[1] == []
+    assert not token.parent.exists()

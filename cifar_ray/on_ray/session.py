@@ -20,7 +20,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +43,7 @@ OBJECT_STORE_BYTES = 256 * 2**20
 """Shards' names and results cross it, no pixel does."""
 MAX_STARTS = 3
 CONNECT_TIMEOUT_S = 10.0
+SHUTDOWN_TIMEOUT_S = 5.0
 MAX_FOLDER_CHARACTERS = 40
 """Of the system's temporary folder: a Unix socket's path below it may have some 100 in all."""
 QUIET = {
@@ -104,12 +105,13 @@ def _embedded(num_cpus: int, dashboard: bool) -> Iterator[Session]:
         _write_private(token_path, secrets.token_hex(32))
         variables = {_MODE: "token", _TOKEN: None, _TOKEN_PATH: str(token_path)}
         with _environment({**variables, **PATIENT}), _on_loopback():
+            # Ray opens its own folder to everybody; the one around it stays shut.
+            own_folder = Path(folder) / "ray"
             try:
-                # Ray opens its own folder to everybody; the one around it stays shut.
-                context = _start(num_cpus, dashboard, Path(folder) / "ray")
+                context = _start(num_cpus, dashboard, own_folder)
                 yield _describe(context.dashboard_url if dashboard else None)
             finally:
-                ray.shutdown()
+                _shut_down(own_folder)
 
 
 def _start(num_cpus: int, dashboard: bool, folder: Path) -> Any:
@@ -128,22 +130,33 @@ def _start(num_cpus: int, dashboard: bool, folder: Path) -> Any:
             # Ray has no class for it, waits for 30 s whatever the load, and leaves what it started.
             if "timed out during startup" not in str(error):
                 raise
-            _end_processes(folder)
+            _shut_down(folder)
     raise Unfinished(
         f"Ray did not start in {MAX_STARTS} attempts: this machine is too busy. Give the same "
         "command again later, or with --local, which needs no Ray."
     )
 
 
-def _end_processes(folder: Path) -> None:
-    started = [
-        process
-        for process in psutil.Process().children()
-        if str(folder) in str(process.as_dict(["cmdline"])["cmdline"])
-    ]
-    for process in started:
+def _shut_down(folder: Path) -> None:
+    """End the Ray that keeps its files in `folder`, and wait for it.
+
+    Ray's agents, left to themselves, may go on for a minute after all others have ended.
+    """
+    started = _processes(folder)
+    ray.shutdown()
+    _, alive = psutil.wait_procs(started, SHUTDOWN_TIMEOUT_S)
+    for process in alive:
         process.kill()
-    psutil.wait_procs(started)
+    psutil.wait_procs(alive)
+
+
+def _processes(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children():
+        with suppress(psutil.Error):  # ended since
+            if str(folder) in str(process.cmdline()):
+                found += [process, *process.children(recursive=True)]
+    return found
 
 
 @contextmanager

@@ -222,7 +222,9 @@ def _engine(plan: "Plan", options: "RunOptions") -> tuple["Engine", str]:
     from cifar_ray.prediction.local import LocalEngine
 
     num_workers = options.workers or max(1, cores // plan.record.execution.threads)
-    local_engine = LocalEngine(plan.store.uri, plan.source, num_workers, options.store_timeout_s)
+    local_engine = LocalEngine(
+        plan.store.uri, plan.source.reference, num_workers, options.store_timeout_s
+    )
     number = "1 worker" if num_workers == 1 else f"{num_workers} workers"
     return local_engine, f"Local engine ({reason}), {number}."
 

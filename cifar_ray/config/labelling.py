@@ -51,12 +51,19 @@ class BundleReference(_Config):
     digest: str
 
 
+SourceKind = Literal["folder", "s3", "manifest", "inventory", "parquet", "tar", "zip"]
+
+
 class SourceReference(_Config):
     """The store of a run. `ranges` are the prefixes that are listed side by side."""
 
-    kind: Literal["folder"]
+    kind: SourceKind
     uri: str
     ranges: tuple[str, ...] = ("",)
+
+    def without_ranges(self) -> "SourceReference":
+        """Return what a reader needs, which is small whatever the store is."""
+        return self.model_copy(update={"ranges": ()})
 
 
 class RunRecord(_Config):

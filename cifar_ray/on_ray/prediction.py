@@ -70,7 +70,12 @@ class RayEngine:
             watch = Watch(board, shards.num_ranges)
             patience = StorePatience(self.store_timeout_s)
             actors = actor_settings(session, self.num_workers, shards.record.execution)
-            worker = (shards.destination, shards.source, self.store_timeout_s, board)
+            worker = (
+                shards.destination,
+                shards.source.without_ranges(),
+                self.store_timeout_s,
+                board,
+            )
             tasks = listing_tasks(shards, board)
             while tasks:
                 dataset = _dataset(tasks, actors, worker)

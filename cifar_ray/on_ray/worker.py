@@ -6,13 +6,13 @@ exception in an actor would reach the driver wrapped in several of Ray's.
 
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 
+from cifar_ray.config.labelling import SourceReference
 from cifar_ray.errors import CifarRayError
 from cifar_ray.on_ray.board import NOTHING
 from cifar_ray.prediction.classify import Classifying, Equipment
@@ -26,7 +26,7 @@ from cifar_ray.prediction.events import (
 )
 from cifar_ray.prediction.worker import PROGRESS_INTERVAL_S, equip
 from cifar_ray.runs import ShardName
-from cifar_ray.storage import FolderStore
+from cifar_ray.storage import open_store
 
 FINISH_TIMEOUT_S = 10.0
 
@@ -36,7 +36,9 @@ Column = NDArray[np.object_]
 class ShardWorker:
     """The class of a `map_batches` actor: rows with a shard's name in, rows with its event out."""
 
-    def __init__(self, destination: str, source: str, store_timeout_s: float, board: Any) -> None:
+    def __init__(
+        self, destination: str, source: SourceReference, store_timeout_s: float, board: Any
+    ) -> None:
         """Load the model, once for all shards."""
         # Shards are spread over processes: more threads than that would only get in the way.
         os.environ["OMP_NUM_THREADS"] = "1"
@@ -45,7 +47,7 @@ class ShardWorker:
         self.failures = 0
         self.equipment: Equipment | WorkerError
         try:
-            self.equipment = equip(FolderStore(Path(destination)), source)
+            self.equipment = equip(open_store(destination), source)
         except CifarRayError as error:
             self.equipment = WorkerError(str(error), error.exit_code)
 

@@ -25,11 +25,10 @@ from cifar_ray.images.decode import DecodeOptions, decode
 from cifar_ray.images.preprocess import Preprocess
 from cifar_ray.models.backends import Backend, Pending
 from cifar_ray.prediction.events import Progress, ShardDone, ShardReturned
-from cifar_ray.prediction.fetch import Fetcher, TransientFault
-from cifar_ray.prediction.listing import Entry
 from cifar_ray.prediction.manifest import Manifest, entries_digest
 from cifar_ray.prediction.part import PartFooter, write_part
 from cifar_ray.prediction.row import Outcome, Scoring, ShardRows
+from cifar_ray.prediction.sources import Entry, Fetcher, Source, TransientFault
 from cifar_ray.runs import ShardName
 from cifar_ray.storage import Store
 
@@ -47,12 +46,12 @@ class Equipment:
     record: RunRecord
     store: Store
     manifest: Manifest
+    source: Source
     fetcher: Fetcher
     decode_options: DecodeOptions
     preprocess: Preprocess
     backend: Backend
     scoring: Scoring
-    uri_of: Callable[[Entry], str]
     decode_threads: int
 
 
@@ -115,7 +114,7 @@ class Classifying:
         """Start the preparation of a shard's batches, one each time that it is asked for one."""
         equipment = self.equipment
         entries = equipment.manifest.entries(name)
-        uris = [equipment.uri_of(entry) for entry in entries]
+        uris = [equipment.source.uri(entry) for entry in entries]
         shard = _Shard(name, ShardRows(str(name), entries, uris))
         size = equipment.record.execution.batch_size
         side = equipment.preprocess.input_size

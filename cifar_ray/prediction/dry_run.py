@@ -11,16 +11,9 @@ from pydantic import BaseModel, ConfigDict
 from cifar_ray.models.backends import resolve_execution
 from cifar_ray.prediction.classify import Classifying, TakeShard
 from cifar_ray.prediction.events import ShardDone
-from cifar_ray.prediction.listing import Entry, Listing
 from cifar_ray.prediction.manifest import shard_size
-from cifar_ray.prediction.plan import (
-    FIRST_IMAGES,
-    Request,
-    make_plan,
-    open_bundle,
-    open_listing,
-    source_folder,
-)
+from cifar_ray.prediction.plan import FIRST_IMAGES, Request, make_plan, open_bundle
+from cifar_ray.prediction.sources import Entry, Skipped, Source, find_source, open_source
 from cifar_ray.prediction.worker import equip
 from cifar_ray.runs import LabellingRun, ShardName
 
@@ -48,17 +41,16 @@ class Preview(BaseModel):
 
 def dry_run(request: Request, num_cores: int) -> Preview:
     """List SOURCE, label its first images into a temporary folder, and extrapolate."""
-    root = source_folder(request.source)
-    listing = open_listing(root, request.config)
+    source = open_source(find_source(request.source), request.config)
     bundle = open_bundle(request.model, request.weights)
-    found, listed, image_bytes, skipped = _count(listing)
+    listed, image_bytes, skipped = _count(source)
     seconds_an_image, measured, warnings = _measure(request)
     threads = resolve_execution(request.execution, bundle.spec).threads
     workers = max(1, num_cores // threads)
     return Preview(
         model=bundle.id,
         classes=", ".join(bundle.spec.labels[:10]) + (" …" if len(bundle.spec.labels) > 10 else ""),
-        found=found,
+        found=listed + skipped.total(),
         skipped=dict(sorted(skipped.items())),
         listed=listed,
         image_bytes=image_bytes,
@@ -70,17 +62,18 @@ def dry_run(request: Request, num_cores: int) -> Preview:
     )
 
 
-def _count(listing: Listing) -> tuple[int, int, int, Counter[str]]:
-    found = listed = image_bytes = 0
+def _count(source: Source) -> tuple[int, int, Counter[str]]:
+    """Return images, their bytes, and what is skipped."""
+    listed = image_bytes = 0
     skipped: Counter[str] = Counter()
-    for item in listing.entries(None):
-        found += 1
-        if isinstance(item, Entry):
-            listed += 1
-            image_bytes += item.size_bytes
-        else:
-            skipped[item.kind] += 1
-    return found, listed, image_bytes, skipped
+    for range_number in range(len(source.reference.ranges)):
+        for item in source.listing(range_number).entries(None):
+            if isinstance(item, Entry):
+                listed += 1
+                image_bytes += item.size_bytes
+            elif isinstance(item, Skipped):
+                skipped[item.kind] += 1
+    return listed, image_bytes, skipped
 
 
 def _measure(request: Request) -> tuple[float, int, tuple[str, ...]]:
@@ -96,8 +89,8 @@ def _measure(request: Request) -> tuple[float, int, tuple[str, ...]]:
             execution=request.execution,
         )
         plan = make_plan(trial)
-        equipment = equip(plan.store, plan.source)
-        shards = list(islice(equipment.manifest.shards(0, plan.listing), 1))
+        equipment = equip(plan.store, plan.source.reference)
+        shards = list(islice(equipment.manifest.shards(0, plan.source.listing(0)), 1))
         for _ in range(2):
             plan.store.delete(LabellingRun.PREDICTIONS)
             started = time.monotonic()

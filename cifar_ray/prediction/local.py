@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from cifar_ray.config.labelling import SourceReference
 from cifar_ray.errors import CifarRayError, Unfinished
 from cifar_ray.prediction.engine import MAX_DEATHS, RunEvent, StorePatience
 from cifar_ray.prediction.events import (
@@ -57,10 +58,15 @@ class LocalEngine:
     """Runs `num_workers` processes over one DEST."""
 
     def __init__(
-        self, destination: str, source: str, num_workers: int, store_timeout_s: float
+        self,
+        destination: str,
+        source: SourceReference,
+        num_workers: int,
+        store_timeout_s: float,
     ) -> None:
         """Nothing starts before `run`."""
-        self.command = [sys.executable, "-m", "cifar_ray.prediction.worker", destination, source]
+        self.command = [sys.executable, "-m", "cifar_ray.prediction.worker", destination]
+        self.command.append(source.without_ranges().model_dump_json())
         self.num_workers = num_workers
         self.patience = StorePatience(store_timeout_s)
         self.inbox: queue.Queue[_Item] = queue.Queue()

@@ -1,7 +1,7 @@
 """The manifest: the listing cut into shards, a chunk each, created once and never changed.
 
 A chunk also counts what was found and skipped since the chunk before it, so that a listing that
-goes on after its last key still adds up.
+goes on behind its last image still adds up.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cifar_ray.prediction.listing import Entry, Listing, Skipped
+from cifar_ray.prediction.sources import Boundary, Entry, Listing, Skipped
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
 
@@ -53,7 +53,8 @@ class ShardCounts:
     digest: str
     found: int
     skipped: dict[str, int]
-    last_key: str | None
+    cursor: str
+    """Where the listing goes on behind the chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,34 +83,37 @@ class Manifest:
 
     def shards(self, range_number: int, listing: Listing) -> Iterator[ShardName]:
         """Yield the range's shards: those that exist, then those that the listing gives."""
-        last_key: str | None = None
+        cursor: str | None = None
         name = ShardName(range_number, 0)
         for name in self.existing(range_number):
             yield name
             name = ShardName(range_number, name.number + 1)
         if name.number:
-            last_key = self.counts(ShardName(range_number, name.number - 1)).last_key
+            cursor = self.counts(ShardName(range_number, name.number - 1)).cursor
         if self.range_end(range_number) is not None:
             return
-        yield from self._list(name, listing, last_key)
+        yield from self._list(name, listing, cursor)
 
-    def _list(self, name: ShardName, listing: Listing, last_key: str | None) -> Iterator[ShardName]:
+    def _list(self, name: ShardName, listing: Listing, cursor: str | None) -> Iterator[ShardName]:
         entries: list[Entry] = []
         counted, behind = _Counted(), _Counted()
-        for item in listing.entries(last_key):
-            behind.add(item)
+        for item in listing.entries(cursor):
             if isinstance(item, Skipped):
+                behind.add(item)
                 continue
-            # Counted up to the chunk's last key and no further: from there a listing goes on.
-            counted, behind = counted.plus(behind), _Counted()
-            entries.append(item)
-            if len(entries) == shard_size(name, self.images_per_shard):
+            if isinstance(item, Entry):
+                behind.add(item)
+                # Counted up to the chunk's last image and no further: there a listing goes on.
+                counted, behind = counted.plus(behind), _Counted()
+                entries.append(item)
+            full = len(entries) == shard_size(name, self.images_per_shard)
+            if full or (isinstance(item, Boundary) and entries):
                 created = self._create(name, entries, counted)
                 yield name
                 following = ShardName(name.range_number, name.number + 1)
                 if not created:
                     # Another run listed this shard first: what it found holds, and we go on there.
-                    yield from self._list(following, listing, self.counts(name).last_key)
+                    yield from self._list(following, listing, self.counts(name).cursor)
                     return
                 name, entries, counted = following, [], _Counted()
         if entries:
@@ -126,7 +130,7 @@ class Manifest:
             "digest": entries_digest(entries),
             "found": counted.found,
             "skipped": dict(counted.skipped),
-            "last_key": entries[-1].key,
+            "cursor": entries[-1].cursor,
         }
         table = pa.table(
             {
@@ -145,8 +149,7 @@ class Manifest:
         """Return the shards of a range that are listed already, in order."""
         names = [
             ShardName.parse(name)
-            for name in self.store.names(LabellingRun.MANIFEST)
-            if name.startswith(f"shard-{range_number:04d}-")
+            for name in self.store.names(LabellingRun.MANIFEST, f"shard-{range_number:04d}-")
         ]
         return sorted(names)
 
@@ -160,14 +163,13 @@ class Manifest:
 
     def counts(self, name: ShardName) -> ShardCounts:
         """Return a chunk's counts, from its footer alone."""
-        path = self.store.local(LabellingRun.manifest_chunk(name))
-        counts = json.loads(pq.read_schema(path).metadata[METADATA])
+        with self.store.open(LabellingRun.manifest_chunk(name)) as file:
+            counts = json.loads(pq.read_schema(file).metadata[METADATA])
         return ShardCounts(**counts)
 
     def entries(self, name: ShardName) -> list[Entry]:
         """Return a shard's images, in order."""
-        path = self.store.local(LabellingRun.manifest_chunk(name))
-        columns = pq.read_table(path).to_pydict()
+        columns = pq.read_table(self.store.open(LabellingRun.manifest_chunk(name))).to_pydict()
         return [
             Entry(key, version, size, locator)
             for key, version, size, locator in zip(

@@ -42,9 +42,9 @@ def write_part(store: Store, table: pa.Table, footer: PartFooter) -> None:
 
 def read_footer(store: Store, shard: ShardName) -> PartFooter | None:
     """Return a part's footer; None if there is no part, or if it is not one that we wrote whole."""
-    path = store.local(LabellingRun.part(shard))
     try:
-        schema = pq.read_schema(path)
+        with store.open(LabellingRun.part(shard)) as file:
+            schema = pq.read_schema(file)
         return PartFooter(**json.loads(schema.metadata[METADATA]))
     except (FileNotFoundError, pa.ArrowInvalid, TypeError, KeyError, ValueError):
         return None
@@ -57,6 +57,6 @@ def committed(store: Store) -> set[ShardName]:
 
 def part_names(store: Store) -> Iterator[str]:
     """Yield the names of parts, in order."""
-    for name in store.names(LabellingRun.PREDICTIONS):
-        if name.startswith("part-") and name.endswith(".parquet"):
+    for name in store.names(LabellingRun.PREDICTIONS, "part-"):
+        if name.endswith(".parquet"):
             yield name

@@ -101,7 +101,8 @@ def label(plan: Plan, engine: Engine, max_failure_rate: float, display: Display)
         for shard in unfit:
             store.delete(LabellingRun.part(shard))
     receipt = draw_up(store, record, manifest)
-    write_report(store, record, plan.bundle.spec, receipt, progress.speed(), progress.warning)
+    spec, speed = plan.bundle.spec, progress.speed()
+    write_report(store, plan.source, record, spec, receipt, speed, progress.warning)
     seal(store, receipt)
     if receipt.failure_rate > max_failure_rate:
         raise TooManyFailures(

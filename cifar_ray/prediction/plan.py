@@ -3,10 +3,8 @@
 A DEST that holds a run already is taken up if the run is the same, and refused if it is not.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -23,11 +21,11 @@ from cifar_ray.config.labelling import (
 from cifar_ray.errors import InputError, printable
 from cifar_ray.models.backends import resolve_execution
 from cifar_ray.models.bundle import Bundle
-from cifar_ray.prediction.listing import Entry, FolderListing, Listing, Skipped
-from cifar_ray.prediction.sampling import FirstEntries, SampledEntries
+from cifar_ray.prediction.run_bundle import store_bundle
+from cifar_ray.prediction.sources import Entry, Skipped, Source, find_source, open_source
 from cifar_ray.prediction.suitability import unlike_training_images
 from cifar_ray.runs import LabellingRun
-from cifar_ray.storage import FolderStore, Store
+from cifar_ray.storage import FolderStore, Store, open_store
 
 FIRST_IMAGES = 50
 OWN_NAMES = (
@@ -64,9 +62,8 @@ class Plan:
 
     record: RunRecord
     bundle: Bundle
-    source: str
+    source: Source
     store: Store
-    listing: Listing
     resumed: bool
 
 
@@ -75,74 +72,48 @@ def make_plan(request: Request) -> Plan:
 
     Raises `InputError` for a source, model or DEST that cannot be used, with what to do.
     """
-    root = source_folder(request.source)
-    store = destination_store(request.destination, root)
-    listing = open_listing(root, request.config)
+    reference = find_source(request.source)
+    store = destination_store(request.destination, reference)
     bundle = open_bundle(request.model, request.weights)
     if request.fresh:
         for name in OWN_NAMES:
             store.delete(name)
     existing = read_record(store)
     if existing is not None:
-        check_same_run(existing, request, bundle, str(root))
-        return Plan(existing, bundle, str(root), store, listing, resumed=True)
+        check_same_run(existing, request, bundle, reference)
+        # The ranges are those of the record: shards are numbered within them.
+        moved = existing.source.model_copy(update={"uri": reference.uri})
+        return Plan(existing, bundle, open_source(moved, existing.config), store, resumed=True)
     _refuse_strangers(store)
-    first = first_entries(listing)
+    source = open_source(reference, request.config)
     record = RunRecord(
         code_version=cifar_ray.__version__,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         config=request.config,
         execution=resolve_execution(request.execution, bundle.spec),
         bundle=BundleReference(id=bundle.id, digest=bundle.digest),
-        source=SourceReference(kind="folder", uri=str(root)),
-        warnings=unlike_training_images(first, root, bundle.spec),
+        source=reference,
+        warnings=unlike_training_images(first_entries(source), source.fetcher(), bundle.spec),
     )
-    for path in sorted(bundle.path.iterdir()):
-        store.write(f"{LabellingRun.BUNDLE}/{path.name}", path.read_bytes())
+    store_bundle(store, bundle)
     store.write(LabellingRun.RECORD, record.to_bytes())
-    return Plan(record, bundle, str(root), store, listing, resumed=False)
+    return Plan(record, bundle, source, store, resumed=False)
 
 
-def source_folder(source: str) -> Path:
-    """Return the folder that SOURCE names."""
-    if "://" in source and not source.startswith("file://"):
-        scheme = source.split("://")[0]
-        raise InputError(
-            f"SOURCE {printable(source)}: {scheme}:// is not read by this version. "
-            "Give a folder on this machine."
-        )
-    root = Path(source.removeprefix("file://")).expanduser()
-    if not root.exists():
-        raise InputError(f"SOURCE {printable(str(root))} does not exist. Give a folder of images.")
-    if not root.is_dir():
-        raise InputError(
-            f"SOURCE {printable(str(root))} is a file. Give the folder that holds the images."
-        )
-    return root.absolute()
-
-
-def destination_store(destination: str, source: Path) -> FolderStore:
+def destination_store(destination: str, source: SourceReference) -> Store:
     """Return DEST; it must lie outside SOURCE, or its files would be listed."""
-    path = Path(destination.removeprefix("file://")).expanduser().absolute()
-    if path.exists() and not path.is_dir():
-        raise InputError(f"--out {printable(str(path))} is a file. Give a new or empty folder.")
-    resolved, root = path.resolve(), source.resolve()
-    if resolved == root or root in resolved.parents:
+    store = open_store(destination)
+    if not isinstance(store, FolderStore):
+        return store
+    if store.root.exists() and not store.root.is_dir():
+        raise InputError(f"--out {printable(store.uri)} is a file. Give a new or empty folder.")
+    resolved, root = store.root.resolve(), Path(source.uri).resolve()
+    if source.kind == "folder" and (resolved == root or root in resolved.parents):
         raise InputError(
-            f"--out {printable(str(path))} lies inside SOURCE {printable(str(source))}, so that "
+            f"--out {printable(store.uri)} lies inside SOURCE {printable(source.uri)}, so that "
             "results would be listed as input. Give a folder outside of it."
         )
-    return FolderStore(path)
-
-
-def open_listing(root: Path, config: LabellingConfig) -> Listing:
-    """Return the listing that the run labels: the folder, or the asked-for part of it."""
-    listing = FolderListing(root, config)
-    if config.sample is not None:
-        return SampledEntries(listing, config.sample, config.sample_seed)
-    if config.limit is not None:
-        return FirstEntries(listing, config.limit)
-    return listing
+    return store
 
 
 def open_bundle(model: str | None, weights: Path | None) -> Bundle:
@@ -172,7 +143,9 @@ def read_record(store: Store) -> RunRecord | None:
         ) from error
 
 
-def check_same_run(record: RunRecord, request: Request, bundle: Bundle, root: str) -> None:
+def check_same_run(
+    record: RunRecord, request: Request, bundle: Bundle, source: SourceReference
+) -> None:
     """Raise `InputError` that names what differs between DEST's run and the request."""
     differences = []
     if record.bundle.digest != bundle.digest:
@@ -185,8 +158,11 @@ def check_same_run(record: RunRecord, request: Request, bundle: Bundle, root: st
         there = getattr(record.execution, name)
         if there != now:
             differences.append(f"--{name.replace('_', '-')}: there {there}, now {now}")
-    if record.source.uri != root and not request.source_moved:
-        differences.append(f"SOURCE: there {printable(record.source.uri)}, now {printable(root)}")
+    if record.source.kind != source.kind:
+        differences.append(f"kind of SOURCE: there {record.source.kind}, now {source.kind}")
+    if record.source.uri != source.uri and not request.source_moved:
+        there, now = printable(record.source.uri), printable(source.uri)
+        differences.append(f"SOURCE: there {there}, now {now} (--source-moved if it only moved)")
     if differences:
         raise InputError(
             "--out holds another run, which differs in\n  "
@@ -195,21 +171,24 @@ def check_same_run(record: RunRecord, request: Request, bundle: Bundle, root: st
         )
 
 
-def first_entries(listing: Listing) -> list[Entry]:
+def first_entries(source: Source) -> list[Entry]:
     """Return some of the first images; `InputError` if there is none at all."""
-    entries = list(islice(_listed(listing), FIRST_IMAGES))
+    skipped = 0
+    entries: list[Entry] = []
+    for range_number in range(len(source.reference.ranges)):
+        for item in source.listing(range_number).entries(None):
+            if isinstance(item, Entry):
+                entries.append(item)
+            skipped += isinstance(item, Skipped)
+            if len(entries) == FIRST_IMAGES:
+                return entries
     if not entries:
-        skipped = sum(1 for item in listing.entries(None) if isinstance(item, Skipped))
         found = f"{skipped} other files" if skipped else "no files"
         raise InputError(
             f"SOURCE holds no images ({found} found). Files with an image's extension, an unknown "
             "one or none are labelled; --include names others."
         )
     return entries
-
-
-def _listed(listing: Listing) -> Iterator[Entry]:
-    return (item for item in listing.entries(None) if isinstance(item, Entry))
 
 
 def _refuse_strangers(store: Store) -> None:

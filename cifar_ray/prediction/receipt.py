@@ -196,7 +196,8 @@ def _write_failures(store: Store, record: RunRecord, parts: list[ShardName]) -> 
     schema = row_schema(record.config)
     with store.staged(LabellingRun.FAILURES) as path, pq.ParquetWriter(path, schema) as out:
         for name in parts:
-            table = pq.read_table(store.local(LabellingRun.part(name)), partitioning=None)
+            with store.open(LabellingRun.part(name)) as file:
+                table = pq.read_table(file)
             failed = table.filter(pc.not_equal(table["status"], OK))
             out.write_table(failed.replace_schema_metadata(None).cast(schema))
 
@@ -242,7 +243,7 @@ def _few_kinds(skipped: Counter[str]) -> dict[str, int]:
 
 def _file_digest(store: Store, name: str) -> tuple[int, bytes]:
     digest, size_bytes = hashlib.sha256(), 0
-    with open(store.local(name), "rb") as file:
+    with store.open(name) as file:
         while chunk := file.read(READ_CHUNK_BYTES):
             digest.update(chunk)
             size_bytes += len(chunk)

@@ -4,16 +4,19 @@ File names and label names are other people's text. The template escapes all of 
 makes control characters visible, and the page forbids itself scripts and requests.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from cifar_ray.config.labelling import RunRecord
 from cifar_ray.errors import printable
 from cifar_ray.models.bundle_spec import BundleSpec
+from cifar_ray.prediction.manifest import Manifest
 from cifar_ray.prediction.receipt import Receipt
-from cifar_ray.prediction.tally import NUM_BINS, Tally, tally_failures, tally_rows
+from cifar_ray.prediction.sources import Source
+from cifar_ray.prediction.tally import NUM_BINS, Place, Tally, tally_failures, tally_rows
 from cifar_ray.prediction.thumbnails import Picture, pictures
 from cifar_ray.runs import LabellingRun
 from cifar_ray.storage import Store
@@ -55,6 +58,7 @@ class Sheet:
 
 def write_report(
     store: Store,
+    source: Source,
     record: RunRecord,
     spec: BundleSpec,
     receipt: Receipt,
@@ -63,9 +67,12 @@ def write_report(
 ) -> None:
     """Write the page; `warning` stands beside those of the record."""
     tally = tally_rows(store, len(spec.labels))
-    sheets, doubtful = _contact_sheet(store, tally, spec)
+    show = partial(
+        pictures, store, Manifest(store, record.config.images_per_shard), source.fetcher()
+    )
+    sheets, doubtful = _contact_sheet(show, tally, spec)
     page = _template().render(
-        source=record.source.uri,
+        source=source.reference.uri,
         destination=store.uri,
         record=record,
         spec=spec,
@@ -113,15 +120,13 @@ def _bins(tally: Tally) -> list[Bar]:
 
 
 def _contact_sheet(
-    store: Store, tally: Tally, spec: BundleSpec
+    show: Callable[[Iterable[Place]], dict[Place, Picture]], tally: Tally, spec: BundleSpec
 ) -> tuple[list[Sheet], list[Picture]]:
     """Return examples of the most frequent labels, and the images that the model doubted most."""
     frequent = sorted(range(len(spec.labels)), key=lambda label: -tally.labels[label])[:MAX_SHEETS]
     examples = {label: tally.examples[label].places() for label in frequent}
     doubtful = tally.doubtful.places()
-    found = pictures(
-        store, {place for places in (*examples.values(), doubtful) for place in places}
-    )
+    found = show({place for places in (*examples.values(), doubtful) for place in places})
     sheets = [
         Sheet(spec.labels[label], [found[place] for place in places if place in found])
         for label, places in examples.items()

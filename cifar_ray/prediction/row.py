@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cifar_ray.config.labelling import LabellingConfig
-from cifar_ray.prediction.listing import Entry
+from cifar_ray.prediction.sources import Entry
 
 OK = "ok"
 STATUSES = (

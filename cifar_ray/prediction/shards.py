@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Self
 
-from cifar_ray.config.labelling import RunRecord
+from cifar_ray.config.labelling import RunRecord, SourceReference
 from cifar_ray.prediction.manifest import Manifest, shard_size
 from cifar_ray.prediction.part import committed
-from cifar_ray.prediction.plan import Plan, open_listing
+from cifar_ray.prediction.plan import Plan
+from cifar_ray.prediction.sources import open_source
 from cifar_ray.runs import ShardName
-from cifar_ray.storage import FolderStore
+from cifar_ray.storage import open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,16 @@ class RunShards:
     """
 
     record: RunRecord
-    source: str
+    source: SourceReference
     destination: str
     done: frozenset[ShardName]
 
     @classmethod
     def of(cls, plan: Plan) -> Self:
         """Look which of a run's shards have a part."""
-        return cls(plan.record, plan.source, plan.store.uri, frozenset(committed(plan.store)))
+        return cls(
+            plan.record, plan.source.reference, plan.store.uri, frozenset(committed(plan.store))
+        )
 
     @property
     def num_ranges(self) -> int:
@@ -55,8 +57,8 @@ class RunShards:
     def in_range(self, number: int) -> Iterator[ListedShard]:
         """Yield one range's shards in order, each as soon as it is in the manifest."""
         size = self.record.config.images_per_shard
-        manifest = Manifest(FolderStore(Path(self.destination)), size)
-        listing = open_listing(Path(self.source), self.record.config)
+        manifest = Manifest(open_store(self.destination), size)
+        listing = open_source(self.source, self.record.config).listing(number)
         for name in manifest.shards(number, listing):
             yield ListedShard(name, shard_size(name, size), name in self.done)
 

@@ -1,25 +1,25 @@
 """Are these images like those that the model was trained on? If not, labels are guesses."""
 
-import os
+import io
 from collections.abc import Sequence
-from pathlib import Path
 
 from PIL import Image
 
+from cifar_ray.errors import ImageFault
 from cifar_ray.images.decode import PILLOW_FAULTS
 from cifar_ray.models.bundle_spec import BundleSpec
-from cifar_ray.prediction.listing import Entry
+from cifar_ray.prediction.sources import Entry, Fetcher
 
 SIZE_TOLERANCE = 2.0
 """How far beyond the training images' sizes the median image may lie, as a factor."""
 
 
 def unlike_training_images(
-    entries: Sequence[Entry], root: Path, spec: BundleSpec
+    entries: Sequence[Entry], fetcher: Fetcher, spec: BundleSpec
 ) -> tuple[str, ...]:
     """Return a warning if the images' sizes are not those of the training images."""
     trained = spec.trained_on
-    sizes = [size for entry in entries if (size := _size(root, entry)) is not None]
+    sizes = [size for entry in entries if (size := _size(fetcher, entry)) is not None]
     if trained.image_width is None or trained.image_height is None or not sizes:
         return ()
     width = sorted(width for width, _ in sizes)[len(sizes) // 2]
@@ -51,13 +51,12 @@ def energy_warning(median: float | None, spec: BundleSpec) -> str | None:
     )
 
 
-def _size(root: Path, entry: Entry) -> tuple[int, int] | None:
+def _size(fetcher: Fetcher, entry: Entry) -> tuple[int, int] | None:
     """Return width and height by the header; None where there is none to be read."""
-    below = entry.locator if entry.locator is not None else entry.key.encode()
     try:
-        with Image.open(os.fsdecode(os.path.join(os.fsencode(root), below))) as image:
+        with Image.open(io.BytesIO(fetcher.fetch(entry))) as image:
             return image.size
-    except PILLOW_FAULTS:
+    except (ImageFault, *PILLOW_FAULTS):
         return None
 
 

@@ -126,5 +126,5 @@ def tally_failures(store: Store) -> list[Cause]:
 
 
 def _batches(store: Store, name: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(store.local(name)) as file:
+    with store.open(name) as source, pq.ParquetFile(source) as file:
         yield from file.iter_batches(BATCH_ROWS, columns=columns)

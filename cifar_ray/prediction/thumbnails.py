@@ -3,26 +3,26 @@
 import base64
 import hashlib
 import io
-import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import pyarrow.parquet as pq
 from PIL import Image
 
-from cifar_ray.errors import ImageFault
+from cifar_ray.errors import ImageFault, StoreUnavailable
 from cifar_ray.images.decode import DecodeOptions, decode
+from cifar_ray.prediction.manifest import Manifest
+from cifar_ray.prediction.sources import Entry, Fetcher
 from cifar_ray.prediction.tally import Place
+from cifar_ray.runs import ShardName
 from cifar_ray.storage import Store
 
 SIDE_PX = 96
 JPEG_QUALITY = 80
 MAX_FILE_BYTES = 64 * 2**20
 MAX_PIXELS = 60_000_000
-FILE_SCHEME = "file://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,44 +35,37 @@ class Picture:
     data_uri: str
 
 
-def pictures(store: Store, places: Iterable[Place]) -> dict[Place, Picture]:
+def pictures(
+    store: Store, manifest: Manifest, fetcher: Fetcher, places: Iterable[Place]
+) -> dict[Place, Picture]:
     """Return the images of those rows that can still be read and are what was labelled."""
     by_part: dict[str, list[Place]] = defaultdict(list)
     for place in places:
         by_part[place.part].append(place)
     found: dict[Place, Picture] = {}
     for part, wanted in by_part.items():
-        columns = ["key", "uri", "sha256", "label", "top_scores"]
-        table = pq.read_table(store.local(part), columns=columns, partitioning=None)
+        entries = manifest.entries(ShardName.parse(part))
+        with store.open(part) as file:
+            table = pq.read_table(file, columns=["sha256", "label", "top_scores"])
         rows = table.take([place.row for place in wanted]).to_pylist()
         for place, row in zip(wanted, rows, strict=True):
-            picture = _picture(row)
+            picture = _picture(entries[place.row], row, fetcher)
             if picture is not None:
                 found[place] = picture
     return found
 
 
-def _picture(row: dict[str, Any]) -> Picture | None:
-    data = _read(row["uri"])
-    if data is None or hashlib.sha256(data).digest() != row["sha256"]:
+def _picture(entry: Entry, row: dict[str, Any], fetcher: Fetcher) -> Picture | None:
+    """Return None for a file that is gone, changed, or too large for a small picture."""
+    if entry.size_bytes > MAX_FILE_BYTES:
         return None
     try:
-        return Picture(row["key"], row["label"], row["top_scores"][0], thumbnail(data))
-    except ImageFault:
+        data = fetcher.fetch(entry)
+        if hashlib.sha256(data).digest() != row["sha256"]:
+            return None
+        return Picture(entry.key, row["label"], row["top_scores"][0], thumbnail(data))
+    except (ImageFault, StoreUnavailable):
         return None
-
-
-def _read(uri: str) -> bytes | None:
-    """Return the bytes, or None for a file that is gone, or too large for a small picture."""
-    if not uri.startswith(FILE_SCHEME):
-        return None
-    path = os.fsdecode(unquote_to_bytes(uri.removeprefix(FILE_SCHEME)))
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError:
-        return None
-    return data if len(data) <= MAX_FILE_BYTES else None
 
 
 def thumbnail(data: bytes) -> str:

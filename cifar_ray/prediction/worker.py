@@ -1,6 +1,7 @@
 """A worker process of the local engine: shard names in on stdin, JSON lines out on stdout.
 
-`python -m cifar_ray.prediction.worker DEST SOURCE`; everything else stands in DEST's `run.json`.
+`python -m cifar_ray.prediction.worker DEST SOURCE` (SOURCE as a reference in JSON); everything
+else stands in DEST's `run.json`.
 End of input ends it, so that a killed driver leaves no worker behind.
 """
 
@@ -10,37 +11,36 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TextIO
 
-from cifar_ray.config.labelling import RunRecord
+from cifar_ray.config.labelling import RunRecord, SourceReference
 from cifar_ray.errors import CifarRayError
 from cifar_ray.models.backends import open_backend
-from cifar_ray.models.bundle import Bundle
 from cifar_ray.prediction.classify import Classifying, Equipment
 from cifar_ray.prediction.events import Event, Progress, WorkerError, WorkerReady, to_line
-from cifar_ray.prediction.fetch import FolderFetcher
-from cifar_ray.prediction.listing import file_uri
 from cifar_ray.prediction.manifest import Manifest
 from cifar_ray.prediction.row import Scoring
+from cifar_ray.prediction.run_bundle import run_bundle
+from cifar_ray.prediction.sources import open_source
 from cifar_ray.runs import LabellingRun, ShardName
-from cifar_ray.storage import FolderStore, Store
+from cifar_ray.storage import Store, open_store
 
 PROGRESS_INTERVAL_S = 0.5
 
 
-def equip(store: Store, source: str) -> Equipment:
+def equip(store: Store, reference: SourceReference) -> Equipment:
     """Open what a worker needs by DEST's record; `InputError` if it cannot be honoured here."""
     record = RunRecord.model_validate_json(store.read(LabellingRun.RECORD))
-    bundle = Bundle.load(store.local(LabellingRun.BUNDLE))
+    bundle = run_bundle(store, record.bundle)
     preprocess = bundle.spec.preprocess
     execution = record.execution
-    root = Path(source)
+    source = open_source(reference, record.config)
     return Equipment(
         record=record,
         store=store,
         manifest=Manifest(store, record.config.images_per_shard),
-        fetcher=FolderFetcher(root),
+        source=source,
+        fetcher=source.fetcher(),
         decode_options=preprocess.decode_options(execution.decoder, execution.decoder_scaling),
         preprocess=preprocess,
         backend=open_backend(bundle, execution),
@@ -50,7 +50,6 @@ def equip(store: Store, source: str) -> Equipment:
             model=bundle.id,
             config=record.config,
         ),
-        uri_of=lambda entry: file_uri(root, entry),
         decode_threads=max(1, execution.threads),
     )
 
@@ -89,14 +88,15 @@ def main() -> int:
     reporter = _Reporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
     try:
-        _work(FolderStore(Path(sys.argv[1])), sys.argv[2], reporter)
+        source = SourceReference.model_validate_json(sys.argv[2])
+        _work(open_store(sys.argv[1]), source, reporter)
     except CifarRayError as error:
         reporter.send(WorkerError(str(error), error.exit_code))
         return error.exit_code
     return 0
 
 
-def _work(store: Store, source: str, reporter: _Reporter) -> None:
+def _work(store: Store, source: SourceReference, reporter: _Reporter) -> None:
     incoming: queue.Queue[ShardName | None] = queue.Queue()
     threading.Thread(target=_read_names, args=(incoming,), daemon=True).start()
     equipment = equip(store, source)

@@ -68,7 +68,7 @@ def look(chromium: str, drawn_images: Path, tmp_path: Path) -> Iterator[Look]:
     (drawn_images / "notes.txt").touch()
     run = finish_run(drawn_images, tmp_path / "out", warnings=("A warning. " * 20, hostile))
     speed = Speed(images=27, image_bytes=10**6, seconds=2.0, stage_seconds={"model": 1.0})
-    write_report(run.store, run.record, run.spec, run.receipt, speed, None)
+    write_report(run.store, run.source, run.record, run.spec, run.receipt, speed, None)
     handler = partial(QuietHandler, directory=str(run.store.root))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -102,7 +102,7 @@ def test_an_error_of_ours_in_a_worker_is_the_same_error_in_the_driver(
     images: Path, tmp_path: Path
 ) -> None:
     plan = plan_of(images, tmp_path / "out")
-    weights = plan.store.local(LabellingRun.BUNDLE) / "model.safetensors"
+    weights = plan.store.root / LabellingRun.BUNDLE / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     with pytest.raises(InputError, match="was changed since it was made"):
         label(plan, RayEngine(1, 10.0), 1.0, nothing)

@@ -17,11 +17,11 @@ from cifar_ray.errors import ImageFault
 from cifar_ray.images.decode import DecodeOptions, decode
 from cifar_ray.images.preprocess import Preprocess
 from cifar_ray.models.bundle_spec import BundleSpec, TrainedOn
-from cifar_ray.prediction.listing import Entry, FolderListing, file_uri
 from cifar_ray.prediction.manifest import Manifest, entries_digest
 from cifar_ray.prediction.part import PartFooter, write_part
 from cifar_ray.prediction.receipt import Receipt, draw_up, seal, unfit_parts
 from cifar_ray.prediction.row import Outcome, Scoring, ShardRows
+from cifar_ray.prediction.sources import Entry, Source, open_source
 from cifar_ray.storage import FolderStore
 
 LABELS = ("cat", "dog", "ship")
@@ -30,6 +30,7 @@ LABELS = ("cat", "dog", "ship")
 @dataclass(frozen=True)
 class FinishedRun:
     store: FolderStore
+    source: Source
     record: RunRecord
     spec: BundleSpec
     receipt: Receipt
@@ -76,9 +77,10 @@ def finish_run(
     scoring = Scoring(labels, temperature, "cnn-122k-0", config)
     manifest = Manifest(store, config.images_per_shard)
     random = np.random.default_rng(0)
-    for shard in manifest.shards(0, FolderListing(source, config)):
+    images = open_source(record.source, config)
+    for shard in manifest.shards(0, images.listing(0)):
         entries = manifest.entries(shard)
-        rows = ShardRows(str(shard), entries, [file_uri(source, entry) for entry in entries])
+        rows = ShardRows(str(shard), entries, [images.uri(entry) for entry in entries])
         logits = 3 * random.standard_normal((len(entries), len(labels)), dtype=np.float32)
         rows.add([_look_at(source, entry) for entry in entries], logits, None)
         footer = PartFooter(
@@ -93,7 +95,7 @@ def finish_run(
     assert unfit_parts(store, record, manifest) == []
     receipt = draw_up(store, record, manifest)
     seal(store, receipt)
-    return FinishedRun(store, record, spec, receipt)
+    return FinishedRun(store, images, record, spec, receipt)
 
 
 def _look_at(source: Path, entry: Entry) -> Outcome:

@@ -62,7 +62,7 @@ def run(
     store: Path, out: Path, workers: int = 1, config: LabellingConfig = CONFIG, rate: float = 1.0
 ) -> Receipt:
     plan = plan_of(store, out, config)
-    engine = LocalEngine(plan.store.uri, plan.source, workers, store_timeout_s=1.0)
+    engine = LocalEngine(plan.store.uri, plan.source.reference, workers, store_timeout_s=1.0)
     return label(plan, engine, rate, lambda progress: None)
 
 
@@ -150,7 +150,7 @@ def test_an_interrupted_run_does_the_missing_shards_only(store: Path, tmp_path: 
     run(store, tmp_path / "whole")
     out = tmp_path / "out"
     plan = plan_of(store, out)
-    engine = StoppingEngine(LocalEngine(plan.store.uri, plan.source, 1, 1.0), parts_left=3)
+    engine = StoppingEngine(LocalEngine(plan.store.uri, plan.source.reference, 1, 1.0), parts_left=3)
     with pytest.raises(KeyboardInterrupt):
         label(plan, engine, 1.0, lambda progress: None)  # type: ignore[arg-type]
     done = {name: (out / "predictions" / name).stat().st_mtime_ns for name in parts(out)}
@@ -205,7 +205,7 @@ class KillingEngine:
 def test_a_killed_worker_is_replaced_and_its_shards_done_again(store: Path, tmp_path: Path) -> None:
     run(store, tmp_path / "whole")
     plan = plan_of(store, tmp_path / "out")
-    engine = KillingEngine(LocalEngine(plan.store.uri, plan.source, 2, 1.0))
+    engine = KillingEngine(LocalEngine(plan.store.uri, plan.source.reference, 2, 1.0))
     label(plan, engine, 1.0, lambda progress: None)  # type: ignore[arg-type]
     assert engine.killed
     assert parts(tmp_path / "out") == parts(tmp_path / "whole")
@@ -237,7 +237,7 @@ def test_a_reader_of_the_folder_never_fails_nor_sees_a_row_twice(
             seen.append(len(keys))
 
     plan = plan_of(store, out)
-    label(plan, LocalEngine(plan.store.uri, plan.source, 2, 1.0), 1.0, look)
+    label(plan, LocalEngine(plan.store.uri, plan.source.reference, 2, 1.0), 1.0, look)
     assert seen == sorted(seen)
     assert seen[-1] == 105
 
@@ -264,7 +264,7 @@ def test_a_source_that_goes_away_blames_no_image_and_the_run_goes_on_later(
 
     class UnpluggingEngine:
         def __init__(self) -> None:
-            self.engine = LocalEngine(plan.store.uri, plan.source, 1, store_timeout_s=0.5)
+            self.engine = LocalEngine(plan.store.uri, plan.source.reference, 1, store_timeout_s=0.5)
             self.done = 0
 
         def run(self, shards: object) -> object:
@@ -294,7 +294,7 @@ def test_files_that_change_or_vanish_after_the_listing_get_a_status_of_their_own
             listed = list(shards)  # type: ignore[call-overload]
             (store / "drawn-0002.jpg").unlink()
             (store / "drawn-0005.jpg").write_bytes(b"other")
-            engine = LocalEngine(plan.store.uri, plan.source, 1, 1.0)
+            engine = LocalEngine(plan.store.uri, plan.source.reference, 1, 1.0)
             yield from engine.run(iter(listed))
 
     label(plan, ChangingEngine(), 1.0, lambda progress: None)  # type: ignore[arg-type]

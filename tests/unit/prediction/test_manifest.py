@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from cifar_ray.prediction.listing import Entry, Skipped
 from cifar_ray.prediction.manifest import Manifest, entries_digest, shard_size
+from cifar_ray.prediction.sources import Entry, Skipped
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import FolderStore
 

@@ -62,7 +62,7 @@ class Page(HTMLParser):
 
 
 def write(run: FinishedRun, speed: Speed = SPEED, warning: str | None = None) -> Page:
-    write_report(run.store, run.record, run.spec, run.receipt, speed, warning)
+    write_report(run.store, run.source, run.record, run.spec, run.receipt, speed, warning)
     return Page((run.store.root / "report.html").read_text(encoding="utf-8"))
 
 

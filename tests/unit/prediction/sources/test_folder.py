@@ -5,7 +5,8 @@ import pytest
 
 from cifar_ray.config.labelling import LabellingConfig
 from cifar_ray.errors import InputError, StoreUnavailable
-from cifar_ray.prediction.listing import Entry, FolderListing, Skipped, encode_key, file_uri
+from cifar_ray.prediction.sources.base import Entry, Skipped, encode_key
+from cifar_ray.prediction.sources.folder import FolderListing, file_uri
 
 ALL = LabellingConfig()
 

@@ -6,7 +6,40 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from cifar_ray.prediction.listing import Entry, Listing, Skipped
+from cifar_ray.config.labelling import SourceReference
+from cifar_ray.prediction.sources.base import Entry, Fetcher, ListedItem, Listing, Skipped, Source
+
+
+@dataclass(frozen=True, slots=True)
+class PartOfSource:
+    """A source of one range, of which only a part is listed."""
+
+    source: Source
+    limit: int | None
+    sample: int | None
+    seed: int
+
+    @property
+    def reference(self) -> SourceReference:
+        """That of the whole."""
+        return self.source.reference
+
+    def listing(self, range_number: int) -> Listing:
+        """Return the listing of the part."""
+        whole = self.source.listing(range_number)
+        if self.sample is not None:
+            return SampledEntries(whole, self.sample, self.seed)
+        if self.limit is not None:
+            return FirstEntries(whole, self.limit)
+        return whole
+
+    def fetcher(self) -> Fetcher:
+        """Return a reader."""
+        return self.source.fetcher()
+
+    def uri(self, entry: Entry) -> str:
+        """Return the uri that opens an image."""
+        return self.source.uri(entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,14 +49,14 @@ class FirstEntries:
     listing: Listing
     limit: int
 
-    def entries(self, after: str | None) -> Iterator[Entry | Skipped]:
+    def entries(self, after: str | None) -> Iterator[ListedItem]:
         """Yield from the beginning in any case, to know how many are left, but only what is new."""
         listed = 0
         for item in self.listing.entries(None):
             listed += isinstance(item, Entry)
             if after is None:
                 yield item
-            elif isinstance(item, Entry) and item.key == after:
+            elif isinstance(item, Entry) and item.cursor == after:
                 after = None
             if listed == self.limit:
                 return
@@ -41,7 +74,7 @@ class SampledEntries:
     size: int
     seed: int
 
-    def entries(self, after: str | None) -> Iterator[Entry | Skipped]:
+    def entries(self, after: str | None) -> Iterator[ListedItem]:
         """List the images; the first call lists all once more, to find the dividing hash."""
         for item in self.listing.entries(after):
             if isinstance(item, Entry) and self._hash(item.key) > self._largest:

@@ -1,16 +1,14 @@
-"""Reading one image's bytes, and telling a fault of the image from a fault of the store."""
+"""Reading files of a folder, and telling a fault of an image from a fault of the disk."""
 
 import errno
 import os
 import stat
 import time
 from pathlib import Path
-from typing import Protocol
 
 from cifar_ray.errors import ImageFault, StoreUnavailable
-from cifar_ray.prediction.listing import Entry
+from cifar_ray.prediction.sources.base import MAX_IMAGE_BYTES, Entry, TransientFault
 
-MAX_IMAGE_BYTES = 512 * 2**20
 RETRY_DELAYS_S = (0.05, 0.2, 1.0)
 TRANSIENT = frozenset(
     {
@@ -28,20 +26,6 @@ TRANSIENT = frozenset(
         getattr(errno, "EREMOTEIO", errno.EIO),
     }
 )
-
-
-class TransientFault(ImageFault):
-    """Reading failed in a way that may pass; the retry budget of this image is spent."""
-
-    def __init__(self) -> None:
-        super().__init__("fetch_failed", "the store did not give the file, after retries")
-
-
-class Fetcher(Protocol):
-    """Reads the images of a store."""
-
-    def fetch(self, entry: Entry) -> bytes:
-        """Return the bytes; `ImageFault` with the row's status, or `StoreUnavailable`."""
 
 
 class FolderFetcher:

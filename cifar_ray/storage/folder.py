@@ -1,7 +1,6 @@
-"""Where runs are written: atomic files in a folder. A bucket takes the same calls.
+"""A folder on this machine as the place of a run.
 
-`Store` is what the engine asks of a place; `FolderStore` is a folder on this machine. A write is
-whole or not at all: a file under `_tmp/`, fsync, then a rename or a link to its final name.
+A write is whole or not at all: a file under `_tmp/`, fsync, then a rename or a link to its name.
 """
 
 import errno
@@ -9,46 +8,14 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO
 
 from cifar_ray.errors import InputError, Unfinished
+from cifar_ray.storage.base import TEMPORARY
 
-TEMPORARY = "_tmp"
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
-
-
-class Store(Protocol):
-    """A place for the files of a run. Names are relative and use `/`."""
-
-    @property
-    def uri(self) -> str:
-        """The place, as the user would write it."""
-
-    def read(self, name: str) -> bytes:
-        """Return a file's bytes; `FileNotFoundError` if there is none."""
-
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file atomically, in place of an older one."""
-
-    def create(self, name: str, data: bytes) -> bool:
-        """Write a file atomically unless one exists; tell whether it was written."""
-
-    def exists(self, name: str) -> bool:
-        """Tell whether a file exists."""
-
-    def names(self, folder: str) -> list[str]:
-        """Return the names directly in `folder`, in order; none if it does not exist."""
-
-    def delete(self, name: str) -> None:
-        """Delete a file or a folder with all in it; nothing happens if there is none."""
-
-    def local(self, name: str) -> Path:
-        """Return a path on this machine at which an existing file can be opened."""
-
-    def staged(self, name: str) -> AbstractContextManager[Path]:
-        """Give a path to write to; at the end of the block it becomes `name`, atomically."""
 
 
 class FolderStore:
@@ -67,6 +34,10 @@ class FolderStore:
         """Return a file's bytes; `FileNotFoundError` if there is none."""
         return (self.root / name).read_bytes()
 
+    def open(self, name: str) -> BinaryIO:
+        """Open a file for reading; `FileNotFoundError` if there is none."""
+        return open(self.root / name, "rb")
+
     def write(self, name: str, data: bytes) -> None:
         """Write a file atomically, in place of an older one."""
         with self.staged(name) as path:
@@ -83,12 +54,13 @@ class FolderStore:
         """Tell whether a file exists."""
         return (self.root / name).exists()
 
-    def names(self, folder: str) -> list[str]:
-        """Return the names directly in `folder`, in order; none if it does not exist."""
+    def names(self, folder: str, prefix: str = "") -> list[str]:
+        """Return the names directly in `folder` that begin with `prefix`, in order, or none."""
         try:
-            return sorted(os.listdir(self.root / folder))
+            found = os.listdir(self.root / folder)
         except FileNotFoundError:
             return []
+        return sorted(name for name in found if name.startswith(prefix))
 
     def delete(self, name: str) -> None:
         """Delete a file or a folder with all in it; nothing happens if there is none."""
@@ -98,9 +70,11 @@ class FolderStore:
         else:
             path.unlink(missing_ok=True)
 
-    def local(self, name: str) -> Path:
-        """Return the path of a file."""
-        return self.root / name
+    def move(self, name: str, to: str) -> None:
+        """Move a file, in place of an older one; `FileNotFoundError` if there is none."""
+        target = self._target(to)
+        os.replace(self.root / name, target)
+        _sync_folder(target.parent)
 
     @contextmanager
     def staged(self, name: str) -> Iterator[Path]:

@@ -1,64 +1,44 @@
-"""What a store holds: every file in the byte order of its key, and which of them are images.
-
-A file is listed if its extension is an image's, unknown, or absent. Hidden files, names that begin
-with `_` and known other kinds are skipped and counted, so that found == listed + skipped.
-"""
+"""A folder as a store of images: every file in the byte order of its key."""
 
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import quote
 
-from cifar_ray.config.labelling import LabellingConfig
+from cifar_ray.config.labelling import LabellingConfig, SourceReference
 from cifar_ray.errors import InputError, StoreUnavailable, printable
-
-_OTHER_KINDS = """
-    video and sound: .mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .mp3 .m4a .wav .flac
-        .ogg .aac
-    text, data, code: .txt .md .rst .csv .tsv .json .jsonl .ndjson .xml .yaml .yml .toml .ini .cfg
-        .conf .log .html .htm .css .js .ts .py .ipynb .sh .c .h .cpp .java .go .rs .sql .pdf .doc
-        .docx .xls .xlsx .ppt .pptx .odt .ods .rtf .tex
-    databases, arrays: .db .sqlite .sqlite3 .lmdb .mdb .parquet .arrow .feather .orc .avro .tfrecord
-        .h5 .hdf5 .npy .npz .mat .pkl .pickle .pt .pth .onnx .safetensors .bin .idx
-    archives: .zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .iso .dmg
-    sidecars, programs, what editors leave: .xmp .thm .aae .lnk .url .bak .tmp .part .crdownload
-        .exe .dll .so .dylib .class .jar
-"""
-OTHER_KINDS = frozenset(word for word in _OTHER_KINDS.split() if word.startswith("."))
+from cifar_ray.prediction.sources.base import Entry, Skipped, encode_key, skipped_kind
+from cifar_ray.prediction.sources.folder_fetch import FolderFetcher
 
 GONE = "0-0"
 """Version of a file that went away between the reading of its folder and the look at it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One listed image.
+class FolderSource:
+    """A folder on this machine, or on a disk that it shares."""
 
-    `locator` is what opens it where the key does not: the raw path of a name that is not UTF-8.
-    """
+    reference: SourceReference
+    config: LabellingConfig
 
-    key: str
-    version: str
-    size_bytes: int
-    locator: bytes | None = None
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        return Path(self.reference.uri)
 
+    def listing(self, range_number: int) -> "FolderListing":
+        """Return the listing; a folder has one range."""
+        return FolderListing(self.root, self.config)
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A file that is not labelled, and the kind under which it is counted."""
+    def fetcher(self) -> FolderFetcher:
+        """Return a reader."""
+        return FolderFetcher(self.root)
 
-    kind: str
-
-
-class Listing(Protocol):
-    """A store that can be listed, in order, from any key on."""
-
-    def entries(self, after: str | None) -> Iterator[Entry | Skipped]:
-        """Yield what lies behind the key `after` in order; all of it with None."""
+    def uri(self, entry: Entry) -> str:
+        """Return the `file://` uri that opens an image."""
+        return file_uri(self.root, entry)
 
 
 class FolderListing:
@@ -181,31 +161,6 @@ def _status(path: bytes) -> os.stat_result | None:
         except OSError:
             continue
     return None
-
-
-def skipped_kind(key: str, config: LabellingConfig) -> str | None:
-    """Return the kind under which a key is skipped, or None if it is labelled."""
-    if any(fnmatchcase(key, pattern) for pattern in config.exclude):
-        return "(excluded)"
-    if config.include:
-        included = any(fnmatchcase(key, pattern) for pattern in config.include)
-        return None if included else "(not included)"
-    if any(part.startswith((".", "_")) for part in key.split("/")):
-        return "(hidden)"
-    extension = os.path.splitext(key)[1].lower()
-    return extension if extension in OTHER_KINDS else None
-
-
-def encode_key(raw: bytes) -> bytes:
-    """Return a name as UTF-8; bytes of it that are not are percent-encoded."""
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        text = raw.decode(errors="surrogateescape")
-        return "".join(
-            f"%{ord(char) - 0xDC00:02X}" if 0xDC80 <= ord(char) <= 0xDCFF else char for char in text
-        ).encode()
-    return raw
 
 
 def file_uri(root: Path, entry: Entry) -> str:

@@ -1,0 +1,46 @@
+"""What the engine asks of the place that a run is written to."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+TEMPORARY = "_tmp"
+"""Folder of unfinished files, within the place."""
+
+
+class Store(Protocol):
+    """A place for the files of a run. Names are relative and use `/`."""
+
+    @property
+    def uri(self) -> str:
+        """The place, as `open_store` takes it."""
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes; `FileNotFoundError` if there is none."""
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file for reading, seekable; `FileNotFoundError` if there is none."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file atomically, in place of an older one."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file atomically unless one exists; tell whether it was written."""
+
+    def exists(self, name: str) -> bool:
+        """Tell whether a file exists."""
+
+    def names(self, folder: str, prefix: str = "") -> list[str]:
+        """Return the names directly in `folder` that begin with `prefix`, in order, or none."""
+
+    def delete(self, name: str) -> None:
+        """Delete a file or a folder with all in it; nothing happens if there is none."""
+
+    def move(self, name: str, to: str) -> None:
+        """Move a file, in place of an older one; `FileNotFoundError` if there is none.
+
+        Where a store cannot do that in one step, there are two files for a moment, never none.
+        """
+
+    def staged(self, name: str) -> AbstractContextManager[Path]:
+        """Give a local path to write to; at the end of the block it becomes `name`, atomically."""

@@ -43,6 +43,7 @@ class LabellingRun:
     BUNDLE = "_bundle"
     TEMPORARY = "_tmp"
     HISTORY = "_history"
+    LEASE = "_lease"
 
     @classmethod
     def part(cls, shard: ShardName) -> str:
@@ -53,6 +54,11 @@ class LabellingRun:
     def manifest_chunk(cls, shard: ShardName) -> str:
         """Return the name of a shard's listing."""
         return f"{cls.MANIFEST}/shard-{shard}.parquet"
+
+    @classmethod
+    def lease(cls, number: int) -> str:
+        """Return the name of a lease; the highest number holds."""
+        return f"{cls.LEASE}/{number:07d}.json"
 
     @classmethod
     def range_end(cls, range_number: int) -> str:

@@ -18,6 +18,7 @@ from cifar_ray.errors import InputError
 if TYPE_CHECKING:
     from cifar_ray.config.labelling import LabellingConfig, RunOptions
     from cifar_ray.prediction.engine import Engine
+    from cifar_ray.prediction.lease import Lease
     from cifar_ray.prediction.plan import Plan, Request
     from cifar_ray.prediction.receipt import Receipt
 
@@ -159,10 +160,19 @@ def _config(**values: Any) -> "LabellingConfig":
 
 
 def _run(request: "Request", options: "RunOptions", profile: bool, as_json: bool) -> None:
-    from cifar_ray.prediction.pipeline import label, sealed_receipt
-    from cifar_ray.prediction.plan import make_plan
+    from cifar_ray.prediction.lease import hold
+    from cifar_ray.prediction.plan import prepare, settle
 
-    plan = make_plan(request)
+    prepared = prepare(request)
+    with hold(prepared.store) as lease:
+        _label(settle(prepared), options, lease, profile, as_json)
+
+
+def _label(
+    plan: "Plan", options: "RunOptions", lease: "Lease", profile: bool, as_json: bool
+) -> None:
+    from cifar_ray.prediction.pipeline import label, sealed_receipt
+
     receipt = sealed_receipt(plan)
     if receipt is not None:
         console.print(Text(f"{plan.store.uri} is complete already; nothing to do."))
@@ -181,6 +191,7 @@ def _run(request: "Request", options: "RunOptions", profile: bool, as_json: bool
     with display.live() as show:
 
         def update(progress: Any) -> None:
+            lease.check()
             stages.update(progress.stage_seconds)
             show(progress)
 

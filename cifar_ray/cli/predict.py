@@ -96,6 +96,12 @@ def predict(
     store_timeout: Annotated[
         float, typer.Option(min=0, help="Seconds to wait for a store that fails.")
     ] = 300.0,
+    decode_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that decoding one image may take.")
+    ] = 60.0,
+    decode_memory: Annotated[
+        int, typer.Option(min=64, help="MiB that decoding one image may take.")
+    ] = 6144,
     source_moved: Annotated[
         bool,
         typer.Option("--source-moved", help="Go on although the same images lie elsewhere now."),
@@ -132,6 +138,8 @@ def predict(
         sample=sample,
         sample_seed=seed,
         images_per_shard=images_per_shard,
+        decode_timeout_s=decode_timeout,
+        decode_memory_mb=decode_memory,
     )
     if fresh and not yes and not dry_run:
         typer.confirm(f"Delete the run in {out}?", abort=True)

@@ -61,6 +61,11 @@ class LabellingRun:
         return f"{cls.LEASE}/{number:07d}.json"
 
     @classmethod
+    def history(cls, number: int, name: str) -> str:
+        """Return where a file is kept that was replaced when the run was opened again."""
+        return f"{cls.HISTORY}/{number:04d}/{name}"
+
+    @classmethod
     def range_end(cls, range_number: int) -> str:
         """Return the name of the file that says that a range is listed to its end."""
         return f"{cls.MANIFEST}/end-{range_number:04d}.json"

@@ -9,11 +9,13 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cifar_ray.errors import CifarRayError
 from cifar_ray.prediction.sources import Boundary, Entry, Listing, Skipped
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
@@ -71,6 +73,10 @@ def entries_digest(entries: list[Entry]) -> str:
     for entry in entries:
         digest.update(f"{entry.key}\0{entry.version}\0{entry.size_bytes}\n".encode())
     return digest.hexdigest()
+
+
+class DamagedListing(CifarRayError):
+    """A file of the manifest that is not as it was written."""
 
 
 class Manifest:
@@ -155,31 +161,49 @@ class Manifest:
 
     def range_end(self, range_number: int) -> RangeEnd | None:
         """Return what follows the range's last image; None while it is being listed."""
+        name = LabellingRun.range_end(range_number)
         try:
-            data = self.store.read(LabellingRun.range_end(range_number))
+            data = self.store.read(name)
         except FileNotFoundError:
             return None
-        return RangeEnd(**json.loads(data))
+        with _undamaged(name):
+            return RangeEnd(**json.loads(data))
 
-    def counts(self, name: ShardName) -> ShardCounts:
-        """Return a chunk's counts, from its footer alone."""
-        with self.store.open(LabellingRun.manifest_chunk(name)) as file:
-            counts = json.loads(pq.read_schema(file).metadata[METADATA])
-        return ShardCounts(**counts)
-
-    def entries(self, name: ShardName) -> list[Entry]:
-        """Return a shard's images, in order."""
-        columns = pq.read_table(self.store.open(LabellingRun.manifest_chunk(name))).to_pydict()
-        return [
-            Entry(key, version, size, locator)
-            for key, version, size, locator in zip(
-                columns["key"],
-                columns["version"],
-                columns["size_bytes"],
-                columns["locator"],
-                strict=True,
+    def ends_digest(self, num_ranges: int) -> str:
+        """SHA-256 (hex) over the files that end the ranges; `FileNotFoundError` without one."""
+        digest = hashlib.sha256()
+        for range_number in range(num_ranges):
+            digest.update(
+                hashlib.sha256(self.store.read(LabellingRun.range_end(range_number))).digest()
             )
-        ]
+        return digest.hexdigest()
+
+    def counts(self, shard: ShardName) -> ShardCounts:
+        """Return a chunk's counts, from its footer alone."""
+        name = LabellingRun.manifest_chunk(shard)
+        with self.store.open(name) as file, _undamaged(name):
+            return ShardCounts(**json.loads(pq.read_schema(file).metadata[METADATA]))
+
+    def entries(self, shard: ShardName) -> list[Entry]:
+        """Return a shard's images, in order."""
+        name = LabellingRun.manifest_chunk(shard)
+        with self.store.open(name) as file, _undamaged(name):
+            table = pq.read_table(file, columns=SCHEMA.names)
+        columns = (column.to_pylist() for column in table.columns)
+        return [Entry(*values) for values in zip(*columns, strict=True)]
+
+
+@contextmanager
+def _undamaged(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # The store's fault, not the file's; Arrow's own have no number.
+        raise DamagedListing(
+            f"{name} of --out is damaged. `cifar-ray verify DEST --repair` moves it away; the same "
+            "command then lists those images again."
+        ) from error
 
 
 @dataclass(slots=True)

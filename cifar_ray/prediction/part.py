@@ -48,6 +48,10 @@ def read_footer(store: Store, shard: ShardName) -> PartFooter | None:
         return PartFooter(**json.loads(schema.metadata[METADATA]))
     except (FileNotFoundError, pa.ArrowInvalid, TypeError, KeyError, ValueError):
         return None
+    except OSError as error:
+        if error.errno is None:
+            return None  # What Arrow says of a footer that it cannot read; the disk is well.
+        raise
 
 
 def committed(store: Store) -> set[ShardName]:

@@ -5,7 +5,7 @@ listing    every file in key order                          (listing.py)
 manifest   the listing cut into shards                      (manifest.py)
 engine     for each shard without a part, on a worker:      (local.py, on_ray/prediction.py)
                fetch -> decode -> preprocess -> classify -> row -> part
-receipt    every part checked and counted                   (receipt.py)
+sealing    every part checked and counted                   (sealing.py)
 report     a page about it                                  (report.py)
 seal       the receipt written, last                        (receipt.py)
 """
@@ -22,9 +22,10 @@ from cifar_ray.prediction.engine import Engine, Paused, RunEvent
 from cifar_ray.prediction.events import Listed, Progress, ShardDone
 from cifar_ray.prediction.manifest import Manifest
 from cifar_ray.prediction.plan import Plan
-from cifar_ray.prediction.receipt import Receipt, draw_up, read_receipt, seal, unfit_parts
+from cifar_ray.prediction.receipt import Receipt, read_receipt, seal
 from cifar_ray.prediction.report import Speed, write_report
 from cifar_ray.prediction.row import OK
+from cifar_ray.prediction.sealing import draw_up, unfit_parts
 from cifar_ray.prediction.shards import RunShards
 from cifar_ray.prediction.suitability import energy_warning
 from cifar_ray.runs import LabellingRun
@@ -103,7 +104,7 @@ def label(plan: Plan, engine: Engine, max_failure_rate: float, display: Display)
     receipt = draw_up(store, record, manifest)
     spec, speed = plan.bundle.spec, progress.speed()
     write_report(store, plan.source, record, spec, receipt, speed, progress.warning)
-    seal(store, receipt)
+    receipt = seal(store, receipt)
     if receipt.failure_rate > max_failure_rate:
         raise TooManyFailures(
             _too_many(receipt.num_failed, receipt.listed, Counter(receipt.failed))

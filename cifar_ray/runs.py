@@ -44,6 +44,10 @@ class LabellingRun:
     TEMPORARY = "_tmp"
     HISTORY = "_history"
     LEASE = "_lease"
+    REASON = "reason.json"
+    """In a folder of the history: why the run was opened again."""
+    UPDATE = "_update"
+    UPDATE_COMPLETE = "_update/complete.json"
 
     @classmethod
     def part(cls, shard: ShardName) -> str:
@@ -54,6 +58,11 @@ class LabellingRun:
     def manifest_chunk(cls, shard: ShardName) -> str:
         """Return the name of a shard's listing."""
         return f"{cls.MANIFEST}/shard-{shard}.parquet"
+
+    @classmethod
+    def update(cls, name: str) -> str:
+        """Return where a new file of the manifest lies before it takes its place."""
+        return f"{cls.UPDATE}/{name}"
 
     @classmethod
     def lease(cls, number: int) -> str:

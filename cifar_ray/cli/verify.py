@@ -139,8 +139,8 @@ def _repair(store: "Store", verified: "Verified") -> str:
     from cifar_ray.prediction.repair import repair
 
     with hold(store):
-        history = repair(store, verified)
+        reopening = repair(store, verified)
     return (
-        f"What is damaged lies in {store.uri}/_history/{history.number:04d} now, and the run is "
+        f"What is damaged lies in {store.uri}/_history/{reopening.number:04d} now, and the run is "
         "open again. Give the predict command that made it: it does just that again."
     )

@@ -3,36 +3,48 @@
 The first act is to move the receipt, so that nobody takes the run for sealed meanwhile.
 """
 
+import json
 from dataclasses import dataclass
+from typing import Literal
 
 from cifar_ray.runs import LabellingRun
 from cifar_ray.storage import Store
 
+Reason = Literal["repair", "retry-failed", "update"]
+
 
 @dataclass(frozen=True, slots=True)
-class History:
+class Reopening:
     """One time that a run was opened again."""
 
-    store: Store
     number: int
     """From 1."""
+    reason: Reason
 
-    def keep(self, name: str) -> None:
-        """Move a file of the run here; nothing happens if there is none."""
+    def keep(self, store: Store, name: str) -> None:
+        """Move a file of the run into the history; nothing happens if there is none."""
         try:
-            self.store.move(name, LabellingRun.history(self.number, name))
+            store.move(name, LabellingRun.history(self.number, name))
         except FileNotFoundError:
             return
 
 
-def reopen(store: Store) -> History:
-    """Open a run again; `_history/` has a folder for it from now on."""
-    history = History(store, latest(store) + 1)
-    history.keep(LabellingRun.RECEIPT)
-    return history
+def reopen(store: Store, reason: Reason) -> Reopening:
+    """Open a run again, or go on with having opened it for the same reason."""
+    latest = last_reopening(store)
+    if latest is not None and latest.reason == reason and not store.exists(LabellingRun.RECEIPT):
+        return latest
+    reopening = Reopening(latest.number + 1 if latest else 1, reason)
+    name = LabellingRun.history(reopening.number, LabellingRun.REASON)
+    store.write(name, json.dumps({"reason": reason}).encode())
+    reopening.keep(store, LabellingRun.RECEIPT)
+    return reopening
 
 
-def latest(store: Store) -> int:
-    """Return how many times the run was opened again."""
-    numbers = (int(name) for name in store.names(LabellingRun.HISTORY) if name.isdigit())
-    return max(numbers, default=0)
+def last_reopening(store: Store) -> Reopening | None:
+    """Return the last time that a run was opened again; None if it never was."""
+    numbers = [int(name) for name in store.names(LabellingRun.HISTORY) if name.isdigit()]
+    if not numbers:
+        return None
+    name = LabellingRun.history(max(numbers), LabellingRun.REASON)
+    return Reopening(max(numbers), json.loads(store.read(name))["reason"])

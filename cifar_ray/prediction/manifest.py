@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -57,11 +57,17 @@ class ShardCounts:
     skipped: dict[str, int]
     cursor: str
     """Where the listing goes on behind the chunk."""
+    generation: int = 0
+    """The reopening of the run at which an update added the shard; 0: it was there before."""
 
 
 @dataclass(frozen=True, slots=True)
 class RangeEnd:
-    """What was found and skipped behind a range's last image; it says that all of it is listed."""
+    """What was found and skipped behind a range's last image; it says that all of it is listed.
+
+    After an update the numbers may be negative: chunks that did not change keep their counts, and
+    the end makes up for the difference.
+    """
 
     found: int
     skipped: dict[str, int]
@@ -73,6 +79,36 @@ def entries_digest(entries: list[Entry]) -> str:
     for entry in entries:
         digest.update(f"{entry.key}\0{entry.version}\0{entry.size_bytes}\n".encode())
     return digest.hexdigest()
+
+
+def chunk_bytes(entries: list[Entry], counted: RangeEnd, generation: int = 0) -> bytes:
+    """Return a chunk's file; `counted` is what was found and skipped since the chunk before it."""
+    counts = ShardCounts(
+        rows=len(entries),
+        digest=entries_digest(entries),
+        found=counted.found,
+        skipped=counted.skipped,
+        cursor=entries[-1].cursor if entries else "",
+        generation=generation,
+    )
+    metadata = {METADATA: json.dumps(asdict(counts), sort_keys=True)}
+    table = pa.table(
+        {
+            "key": [entry.key for entry in entries],
+            "version": [entry.version for entry in entries],
+            "size_bytes": [entry.size_bytes for entry in entries],
+            "locator": [entry.locator for entry in entries],
+        },
+        schema=SCHEMA.with_metadata(metadata),
+    )
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def range_end_bytes(end: RangeEnd) -> bytes:
+    """Return the file that ends a range."""
+    return json.dumps(asdict(end), sort_keys=True).encode()
 
 
 class DamagedListing(CifarRayError):
@@ -125,31 +161,12 @@ class Manifest:
         if entries:
             self._create(name, entries, counted)
             yield name
-        end = {"found": behind.found, "skipped": dict(behind.skipped)}
-        self.store.create(
-            LabellingRun.range_end(name.range_number), json.dumps(end, sort_keys=True).encode()
-        )
+        end = RangeEnd(behind.found, dict(behind.skipped))
+        self.store.create(LabellingRun.range_end(name.range_number), range_end_bytes(end))
 
     def _create(self, name: ShardName, entries: list[Entry], counted: "_Counted") -> bool:
-        counts = {
-            "rows": len(entries),
-            "digest": entries_digest(entries),
-            "found": counted.found,
-            "skipped": dict(counted.skipped),
-            "cursor": entries[-1].cursor,
-        }
-        table = pa.table(
-            {
-                "key": [entry.key for entry in entries],
-                "version": [entry.version for entry in entries],
-                "size_bytes": [entry.size_bytes for entry in entries],
-                "locator": [entry.locator for entry in entries],
-            },
-            schema=SCHEMA.with_metadata({METADATA: json.dumps(counts)}),
-        )
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        return self.store.create(LabellingRun.manifest_chunk(name), buffer.getvalue())
+        data = chunk_bytes(entries, RangeEnd(counted.found, dict(counted.skipped)))
+        return self.store.create(LabellingRun.manifest_chunk(name), data)
 
     def existing(self, range_number: int) -> list[ShardName]:
         """Return the shards of a range that are listed already, in order."""

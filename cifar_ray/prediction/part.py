@@ -25,6 +25,8 @@ class PartFooter:
     rows: int
     counts: dict[str, int]
     image_bytes: int
+    revision: int = 0
+    """The reopening of the run at which it was written in place of another part; 0: it was not."""
 
     @property
     def failed(self) -> int:

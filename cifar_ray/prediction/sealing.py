@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from cifar_ray.config.labelling import RunRecord
 from cifar_ray.errors import CifarRayError
+from cifar_ray.prediction.history import Reopening
 from cifar_ray.prediction.manifest import Manifest, ShardCounts
 from cifar_ray.prediction.parallel import in_parallel
 from cifar_ray.prediction.part import PartFooter, committed, read_footer
@@ -88,6 +89,29 @@ def unfit_parts(store: Store, record: RunRecord, manifest: Manifest) -> list[Sha
         if footer is None:
             unfit.append(name)
     return unfit + sorted(strangers)
+
+
+def outdated_parts(
+    store: Store, record: RunRecord, manifest: Manifest, reopening: Reopening
+) -> frozenset[ShardName]:
+    """Return shards whose part is to be written again since the run was opened again.
+
+    Their listing has changed, or failed images of theirs are to be retried and were not yet.
+    """
+    retried_from = reopening.number if reopening.reason == "retry-failed" else 0
+    look = partial(_outdated, store, record.digest, manifest, retried_from)
+    return frozenset(name for name, found in in_parallel(look, _shards(record, manifest)) if found)
+
+
+def _outdated(
+    store: Store, record_digest: str, manifest: Manifest, retried_from: int, name: ShardName
+) -> bool:
+    footer = read_footer(store, name)
+    if footer is None or footer.run != record_digest:
+        return False
+    if footer.shard_digest != manifest.counts(name).digest:
+        return True
+    return bool(footer.failed) and footer.revision < retried_from
 
 
 def _fit_footer(

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from cifar_ray.config.labelling import RunRecord
 from cifar_ray.errors import InputError, Unfinished, printable
+from cifar_ray.prediction.key_order import Listed, in_key_order
 from cifar_ray.prediction.manifest import DamagedListing, Manifest
 from cifar_ray.prediction.parallel import in_parallel
 from cifar_ray.prediction.plan import read_record
@@ -30,9 +31,6 @@ from cifar_ray.prediction.shard_check import Difference, Sealed, ShardLook, look
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
 from cifar_ray.storage.digests import file_digest
-
-ORDERED_KINDS = ("folder", "s3")
-"""Sources that name each file once, in the order of keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +120,30 @@ def _shards(
         for name in manifest.existing(range_number)
     }
     look_at = partial(look_at_shard, store, record.digest, manifest, sealed)
-    ordered = record.source.kind in ORDERED_KINDS
-    before: bytes | None = None
+    before: dict[int, bytes] = {}
     for name, look in in_parallel(look_at, sorted(listed | set(sealed))):
         sums.add(name, look)
         on_shard(look.footer.rows if look.footer else 0)
         yield from look.differences
-        if ordered and look.first_key is not None and look.last_key is not None:
-            if before is not None and look.first_key.encode() <= before:
+        if record.source.ordered and look.counts and look.first_key and look.last_key:
+            # Each update lists its own images in order.
+            earlier = before.get(look.counts.generation)
+            if earlier is not None and look.first_key.encode() <= earlier:
                 what = "begins with a key that does not follow on the shard before it"
                 yield Difference(str(name), what, chunk=name)
-            before = look.last_key.encode()
+            before[look.counts.generation] = look.last_key.encode()
+    if len(before) > 1:
+        yield from _repeated(manifest, sorted(listed))
+
+
+def _repeated(manifest: Manifest, names: list[ShardName]) -> Iterator[Difference]:
+    """Yield keys that two shards have, of a run that was updated."""
+    last: Listed | None = None
+    for listed in in_key_order(manifest, names):
+        if last is not None and listed.entry.key == last.entry.key:
+            what = f"has a key that shard {last.shard} has too: {printable(listed.entry.key)}"
+            yield Difference(str(listed.shard), what, chunk=listed.shard)
+        last = listed
 
 
 def _index(store: Store, receipt: Receipt) -> dict[ShardName, Sealed]:

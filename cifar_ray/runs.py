@@ -45,6 +45,10 @@ class LabellingRun:
     HISTORY = "_history"
     LEASE = "_lease"
     MARKS = "_marks"
+    REASON = "reason.json"
+    """In a folder of the history: why the run was opened again."""
+    UPDATE = "_update"
+    UPDATE_COMPLETE = "_update/complete.json"
 
     @classmethod
     def part(cls, shard: ShardName) -> str:
@@ -62,9 +66,19 @@ class LabellingRun:
         return f"{cls.MARKS}/{shard}"
 
     @classmethod
+    def update(cls, name: str) -> str:
+        """Return where a new file of the manifest lies before it takes its place."""
+        return f"{cls.UPDATE}/{name}"
+
+    @classmethod
     def lease(cls, number: int) -> str:
         """Return the name of a lease; the highest number holds."""
         return f"{cls.LEASE}/{number:07d}.json"
+
+    @classmethod
+    def history(cls, number: int, name: str) -> str:
+        """Return where a file is kept that was replaced when the run was opened again."""
+        return f"{cls.HISTORY}/{number:04d}/{name}"
 
     @classmethod
     def range_end(cls, range_number: int) -> str:

@@ -18,6 +18,7 @@ from cifar_ray.errors import InputError
 if TYPE_CHECKING:
     from cifar_ray.config.labelling import LabellingConfig, RunOptions
     from cifar_ray.prediction.engine import Engine
+    from cifar_ray.prediction.history import Reason
     from cifar_ray.prediction.lease import Lease
     from cifar_ray.prediction.plan import Plan, Request
     from cifar_ray.prediction.receipt import Receipt
@@ -102,6 +103,12 @@ def predict(
     decode_memory: Annotated[
         int, typer.Option(min=64, help="MiB that decoding one image may take.")
     ] = 6144,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Label the failed images of a run again.")
+    ] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Label what is new or changed since the last run.")
+    ] = False,
     source_moved: Annotated[
         bool,
         typer.Option("--source-moved", help="Go on although the same images lie elsewhere now."),
@@ -141,6 +148,8 @@ def predict(
         decode_timeout_s=decode_timeout,
         decode_memory_mb=decode_memory,
     )
+    if retry_failed and update:
+        raise InputError("Give --retry-failed or --update; one after the other.")
     if fresh and not yes and not dry_run:
         typer.confirm(f"Delete the run in {out}?", abort=True)
     request = Request(
@@ -156,7 +165,8 @@ def predict(
     if dry_run:
         _show_dry_run(request, json_)
         return
-    _run(request, options, profile, json_)
+    again: Reason | None = "retry-failed" if retry_failed else "update" if update else None
+    _run(request, options, again, profile, json_)
 
 
 def _config(**values: Any) -> "LabellingConfig":
@@ -167,22 +177,34 @@ def _config(**values: Any) -> "LabellingConfig":
     return LabellingConfig(**values)
 
 
-def _run(request: "Request", options: "RunOptions", profile: bool, as_json: bool) -> None:
+def _run(
+    request: "Request",
+    options: "RunOptions",
+    again: "Reason | None",
+    profile: bool,
+    as_json: bool,
+) -> None:
     from cifar_ray.prediction.lease import hold
     from cifar_ray.prediction.plan import prepare, settle
 
     prepared = prepare(request)
     with hold(prepared.store) as lease:
-        _label(settle(prepared), options, lease, profile, as_json)
+        _label(settle(prepared), options, lease, again, profile, as_json)
 
 
 def _label(
-    plan: "Plan", options: "RunOptions", lease: "Lease", profile: bool, as_json: bool
+    plan: "Plan",
+    options: "RunOptions",
+    lease: "Lease",
+    again: "Reason | None",
+    profile: bool,
+    as_json: bool,
 ) -> None:
     from cifar_ray.prediction.pipeline import label, sealed_receipt
+    from cifar_ray.prediction.renewal import renew
 
     receipt = sealed_receipt(plan)
-    if receipt is not None:
+    if receipt is not None and again is None:
         console.print(Text(f"{plan.store.uri} is complete already; nothing to do."))
         _show_receipt(plan, receipt, as_json)
         return
@@ -193,17 +215,19 @@ def _label(
     console.print(Text(why))
     if plan.resumed:
         console.print("Going on with the run in DEST.")
-    display = LabellingDisplay(console)
     stages: dict[str, float] = {}
 
-    with display.live() as show:
+    def run() -> "Receipt":
+        with LabellingDisplay(console).live() as show:
 
-        def update(progress: Any) -> None:
-            lease.check()
-            stages.update(progress.stage_seconds)
-            show(progress)
+            def update(progress: Any) -> None:
+                lease.check()
+                stages.update(progress.stage_seconds)
+                show(progress)
 
-        receipt = label(plan, engine, options.max_failure_rate, update)
+            return label(plan, engine, options.max_failure_rate, update)
+
+    receipt = run() if again is None else renew(plan, again, run, console.print)
     _show_receipt(plan, receipt, as_json)
     if profile:
         _show_stages(stages)

@@ -65,6 +65,11 @@ class SourceReference(_Config):
     uri: str
     ranges: tuple[str, ...] = ("",)
 
+    @property
+    def ordered(self) -> bool:
+        """Whether it names each image once, in the order of keys."""
+        return self.kind in ("folder", "s3")
+
     def without_ranges(self) -> "SourceReference":
         """Return what a reader needs, which is small whatever the store is."""
         return self.model_copy(update={"ranges": ()})

@@ -27,10 +27,12 @@ from cifar_ray.images.preprocess import Preprocess
 from cifar_ray.models.backends import Backend, Pending
 from cifar_ray.prediction.decoding import Decoding
 from cifar_ray.prediction.events import Progress, ShardDone, ShardReturned
+from cifar_ray.prediction.history import Reopening
+from cifar_ray.prediction.keeping import KeptRows
 from cifar_ray.prediction.manifest import Manifest, entries_digest
 from cifar_ray.prediction.marks import remove_mark, set_mark
 from cifar_ray.prediction.part import PartFooter, write_part
-from cifar_ray.prediction.row import Outcome, Scoring, ShardRows
+from cifar_ray.prediction.row import OK, Outcome, Scoring, ShardRows
 from cifar_ray.prediction.sources import Entry, Fetcher, Source, TransientFault
 from cifar_ray.prediction.stopwatch import Stopwatch
 from cifar_ray.prediction.watchdog import Limits
@@ -58,6 +60,7 @@ class Equipment:
     backend: Backend
     scoring: Scoring
     decode_threads: int
+    reopening: Reopening | None = None
 
 
 @dataclass(slots=True)
@@ -65,6 +68,7 @@ class _Shard:
     name: ShardName
     rows: ShardRows
     careful: bool
+    kept: KeptRows | None = None
     energies: list[NDArray[np.float64]] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
     fault: StoreUnavailable | None = None
@@ -128,10 +132,12 @@ class Classifying:
         entries = equipment.manifest.entries(name)
         uris = [equipment.source.uri(entry) for entry in entries]
         careful = set_mark(equipment.store, name)
-        shard = _Shard(name, ShardRows(str(name), entries, uris), careful)
+        rows = ShardRows(str(name), entries, uris)
+        shard = _Shard(name, rows, careful, self._kept(name, entries))
         size = equipment.record.execution.batch_size
         side = equipment.preprocess.input_size
-        for start in range(0, len(entries), size):
+        # At least one, so that a shard whose images are all gone is committed too.
+        for start in range(0, max(1, len(entries)), size):
             part = entries[start : start + size]
             # Zeros, so that the slot of a failed image and the padding of the last batch are.
             images = np.zeros((size, side, side, 3), dtype=np.uint8)
@@ -142,17 +148,35 @@ class Classifying:
             ]
             yield _Batch(shard, images, chunks, start + size >= len(entries))
 
+    def _kept(self, name: ShardName, entries: list[Entry]) -> KeptRows | None:
+        equipment = self.equipment
+        if equipment.reopening is None:
+            return None
+        return KeptRows.of(equipment.store, equipment.record, name, entries, equipment.reopening)
+
+    def _revision(self, shard: _Shard) -> int:
+        reopening = self.equipment.reopening
+        return reopening.number if reopening is not None and shard.kept is not None else 0
+
     def _fill(self, shard: _Shard, entries: list[Entry], slots: NDArray[np.uint8]) -> list[Outcome]:
         if shard.fault is not None:
             return [Outcome() for _ in entries]
         stopwatch = Stopwatch()
         outcomes = [
-            self._fill_slot(entry, slot, shard.careful, stopwatch)
+            self._kept_outcome(shard, entry)
+            or self._fill_slot(entry, slot, shard.careful, stopwatch)
             for entry, slot in zip(entries, slots, strict=False)
         ]
         for stage, seconds in stopwatch.seconds.items():
             _add(shard.stages, stage, seconds)
         return outcomes
+
+    @staticmethod
+    def _kept_outcome(shard: _Shard, entry: Entry) -> Outcome | None:
+        status = shard.kept.status(entry) if shard.kept else None
+        if status is None:
+            return None
+        return Outcome(status=status, kept=True, num_bytes=entry.size_bytes)
 
     def _fill_slot(
         self, entry: Entry, slot: NDArray[np.uint8], careful: bool, stopwatch: Stopwatch
@@ -225,8 +249,14 @@ class Classifying:
             rows=len(outcomes),
             counts=shard.rows.counts(),
             image_bytes=sum(outcome.num_bytes for outcome in outcomes),
+            revision=self.equipment.reopening.number
+            if shard.kept and self.equipment.reopening
+            else 0,
         )
-        write_part(self.equipment.store, shard.rows.table(self.equipment.scoring), footer)
+        table = shard.rows.table(self.equipment.scoring)
+        if shard.kept:
+            table = shard.kept.put_into(table)
+        write_part(self.equipment.store, table, footer)
         _add(shard.stages, "write", time.perf_counter() - started)
         energies = np.concatenate(shard.energies) if shard.energies else np.empty(0)
         median = float(np.median(energies)) if len(energies) else None
@@ -238,7 +268,7 @@ def _energies(logits: NDArray[np.float32], outcomes: list[Outcome]) -> NDArray[n
 
     W. Liu et al., "Energy-based Out-of-distribution Detection" (arXiv:2010.03759).
     """
-    ok = np.array([outcome.status == "ok" for outcome in outcomes], dtype=bool)
+    ok = np.array([outcome.status == OK and not outcome.kept for outcome in outcomes], dtype=bool)
     energies: NDArray[np.float64] = np.logaddexp.reduce(logits[ok].astype(np.float64), axis=1)
     return energies
 

@@ -74,7 +74,7 @@ class LeaseRecord(BaseModel):
         except psutil.NoSuchProcess:
             return False
         # Else the number was given to another process since.
-        return abs(started - self.process_started) < 1.0
+        return bool(abs(started - self.process_started) < 1.0)
 
     def to_bytes(self) -> bytes:
         """Return the file."""

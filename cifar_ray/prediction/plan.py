@@ -105,6 +105,8 @@ def settle(prepared: Prepared) -> Plan:
     existing = prepared.existing
     if existing is not None:
         # The ranges are those of the record: shards are numbered within them.
+        if not store.names(LabellingRun.BUNDLE):
+            store_bundle(store, bundle)  # `verify --repair` has moved a damaged copy away.
         moved = existing.source.model_copy(update={"uri": prepared.reference.uri})
         return Plan(existing, bundle, open_source(moved, existing.config), store, resumed=True)
     if request.fresh:

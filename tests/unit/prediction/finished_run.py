@@ -19,8 +19,9 @@ from cifar_ray.images.preprocess import Preprocess
 from cifar_ray.models.bundle_spec import BundleSpec, TrainedOn
 from cifar_ray.prediction.manifest import Manifest, entries_digest
 from cifar_ray.prediction.part import PartFooter, write_part
-from cifar_ray.prediction.receipt import Receipt, draw_up, seal, unfit_parts
+from cifar_ray.prediction.receipt import Receipt, seal
 from cifar_ray.prediction.row import Outcome, Scoring, ShardRows
+from cifar_ray.prediction.sealing import draw_up, unfit_parts
 from cifar_ray.prediction.sources import Entry, Source, open_source
 from cifar_ray.storage import FolderStore
 
@@ -94,7 +95,7 @@ def finish_run(
         write_part(store, rows.table(scoring), footer)
     assert unfit_parts(store, record, manifest) == []
     receipt = draw_up(store, record, manifest)
-    seal(store, receipt)
+    receipt = seal(store, receipt)
     return FinishedRun(store, images, record, spec, receipt)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from cifar_ray import __version__
-from cifar_ray.cli import boundary, models, predict, train, verify
+from cifar_ray.cli import boundary, export, models, predict, status, train, verify
 
 app = typer.Typer(
     name="cifar-ray",
@@ -42,6 +42,8 @@ def options(
 predict.register(app)
 train.register(app)
 verify.register(app)
+status.register(app)
+export.register(app)
 models.register(app)
 
 

@@ -44,6 +44,7 @@ class LabellingRun:
     TEMPORARY = "_tmp"
     HISTORY = "_history"
     LEASE = "_lease"
+    MARKS = "_marks"
     REASON = "reason.json"
     """In a folder of the history: why the run was opened again."""
     UPDATE = "_update"
@@ -58,6 +59,11 @@ class LabellingRun:
     def manifest_chunk(cls, shard: ShardName) -> str:
         """Return the name of a shard's listing."""
         return f"{cls.MANIFEST}/shard-{shard}.parquet"
+
+    @classmethod
+    def mark(cls, shard: ShardName) -> str:
+        """Return the name of the mark of a shard that is begun and not ended."""
+        return f"{cls.MARKS}/{shard}"
 
     @classmethod
     def update(cls, name: str) -> str:

@@ -97,6 +97,12 @@ def predict(
     store_timeout: Annotated[
         float, typer.Option(min=0, help="Seconds to wait for a store that fails.")
     ] = 300.0,
+    decode_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that decoding one image may take.")
+    ] = 60.0,
+    decode_memory: Annotated[
+        int, typer.Option(min=64, help="MiB that decoding one image may take.")
+    ] = 6144,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Label the failed images of a run again.")
     ] = False,
@@ -139,6 +145,8 @@ def predict(
         sample=sample,
         sample_seed=seed,
         images_per_shard=images_per_shard,
+        decode_timeout_s=decode_timeout,
+        decode_memory_mb=decode_memory,
     )
     if retry_failed and update:
         raise InputError("Give --retry-failed or --update; one after the other.")

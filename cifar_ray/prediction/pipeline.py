@@ -111,6 +111,7 @@ def label(plan: Plan, engine: Engine, max_failure_rate: float, display: Display)
             store.delete(LabellingRun.part(shard))
     receipt = draw_up(store, record, manifest)
     spec, speed = plan.bundle.spec, progress.speed()
+    store.delete(LabellingRun.MARKS)
     write_report(store, plan.source, record, spec, receipt, speed, progress.warning)
     receipt = seal(store, receipt)
     if receipt.failure_rate > max_failure_rate:

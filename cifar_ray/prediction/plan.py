@@ -39,6 +39,7 @@ OWN_NAMES = (
     LabellingRun.BUNDLE,
     LabellingRun.TEMPORARY,
     LabellingRun.HISTORY,
+    LabellingRun.MARKS,
 )
 
 

@@ -148,7 +148,7 @@ def change(base: Path) -> tuple[str, str, list[str]]:
     changed.write_bytes(pictures(base)[20].read_bytes())
     removed.unlink()
     (images / "more.txt").write_text("more")
-    (images / "notes.txt").unlink()
+    (images / "notes.txt").unlink(missing_ok=True)
     added = []
     for number, path in enumerate(pictures(base)[:11]):
         copy = images / ("a-first" if number % 2 else "z-last") / f"{number}{path.suffix}"

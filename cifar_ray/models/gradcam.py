@@ -106,7 +106,7 @@ def as_channels(maps: Tensor) -> Tensor:
         return maps
     places = maps[:, 1:].transpose(1, 2)
     side = round(places.shape[2] ** 0.5)
-    return places.unflatten(2, (side, side))
+    return places.reshape(*places.shape[:2], side, side)
 
 
 def overlay(pixels: Pixels, heat: Heat) -> Pixels:

@@ -47,8 +47,8 @@ def comparison_plots(evaluations: Sequence[Evaluation]) -> list[Plot]:
     return [
         *_compare_roc(evaluations),
         _compare_reliability(evaluations),
-        _compare_classes(evaluations),
         *_training(evaluations),
+        _compare_classes(evaluations),
     ]
 
 

@@ -112,14 +112,19 @@ def reliability_diagram(theme: Theme, curves: dict[str, Reliability]) -> Figure:
     for number, (name, curve) in enumerate(curves.items()):
         some = curve.count > 0
         style = _style(theme, number)
+        confidence = curve.confidence_sum[some] / curve.count[some]
+        accuracy = curve.correct[some] / curve.count[some]
         upper.plot(
-            curve.confidence_sum[some] / curve.count[some],
-            curve.correct[some] / curve.count[some],
-            marker="os^Dv"[number % 5],
-            ms=4.5,
-            lw=1.4,
+            confidence,
+            accuracy,
+            lw=1.2,
             label=_short(f"{name}, ECE {curve.error:.2%}", 44),
             **style,
+        )
+        # A bin of few images says little: its mark is small.
+        sizes = 6 + 70 * np.sqrt(curve.count[some] / curve.count.sum())
+        upper.scatter(
+            confidence, accuracy, sizes, color=style["color"], marker="os^Dv"[number % 5], zorder=3
         )
         lower.stairs(
             100 * curve.count / curve.count.sum(), edges, color=style["color"], ls=style["ls"]
@@ -216,14 +221,17 @@ def picture_grid(
 ) -> Figure:
     """Pictures with a caption of one or two lines each, row by row."""
     num_rows = -(-len(cells) // columns)
-    figure = Figure((1.25 * columns, 1.6 * num_rows), layout="constrained")
-    grid = list(figure.subplots(num_rows, columns, squeeze=False).flat)
-    for axes in grid:
+    # Placed by hand: a layout engine takes seconds for so many axes.
+    width, height = 1.25, 1.6
+    figure = Figure((width * columns, height * num_rows))
+    for at, (pixels, caption) in enumerate(cells):
+        row, column = divmod(at, columns)
+        left, bottom = (column + 0.04) / columns, (num_rows - row - 0.98) / num_rows
+        axes = figure.add_axes((left, bottom, 0.92 / columns, 0.92 * width / height / num_rows))
         axes.set_axis_off()
-    for axes, (pixels, caption) in zip(grid, cells, strict=False):
         axes.imshow(pixels, interpolation="nearest")
         lines = [_short(line, 20) for line in caption.split("\n")]
-        axes.set_title("\n".join(lines), size=7, color=theme.ink)
+        axes.set_title("\n".join(lines), size=7, color=theme.ink, pad=3)
     return figure
 
 

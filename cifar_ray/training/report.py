@@ -30,7 +30,7 @@ from cifar_ray.training.pictures import Picture, mistakes, sampled, to_uri
 from cifar_ray.training.plots import DARK, LIGHT, to_png
 
 TEMPLATE = "evaluation.html.jinja"
-MAX_LISTED_CONFUSIONS = 10
+MAX_LISTED_CONFUSIONS = 6
 NUM_WORST, NUM_BEST = 12, 5
 SMALL_NUMBER = 400
 """Images below which an accuracy is uncertain by some points."""

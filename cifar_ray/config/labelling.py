@@ -27,6 +27,8 @@ class LabellingConfig(_Config):
     sample: int | None = Field(None, ge=1)
     sample_seed: int = 0
     images_per_shard: int | None = Field(None, ge=1)
+    columns: tuple[str, ...] = ()
+    """Further columns of a manifest or a Parquet dataset that the rows shall have."""
 
     @property
     def partial(self) -> bool:
@@ -54,12 +56,27 @@ class BundleReference(_Config):
 SourceKind = Literal["folder", "s3", "manifest", "inventory", "parquet", "tar", "zip"]
 
 
+class CarriedColumn(_Config):
+    """A column of SOURCE that the rows have too; `type` as Arrow writes it, such as `int64`."""
+
+    name: str
+    type: str
+
+
 class SourceReference(_Config):
     """The store of a run. `ranges` are the prefixes that are listed side by side."""
 
     kind: SourceKind
     uri: str
+    """The folder, bucket, manifest or container; of a pattern, the folder in which it begins."""
     ranges: tuple[str, ...] = ("",)
+    pattern: str | None = None
+    """Containers alone: which files below the folder `uri`; None if `uri` is a container."""
+    root: str | None = None
+    """Manifests alone: the folder or bucket below which every uri lies."""
+    digest: str | None = None
+    """Manifests alone: of the file; a changed one is another listing."""
+    carried: tuple[CarriedColumn, ...] = ()
 
     def without_ranges(self) -> "SourceReference":
         """Return what a reader needs, which is small whatever the store is."""
@@ -86,7 +103,9 @@ class RunRecord(_Config):
             "config": record["config"],
             "execution": record["execution"],
             "bundle": record["bundle"]["digest"],
-            "source": {"kind": record["source"]["kind"], "ranges": record["source"]["ranges"]},
+            "source": {
+                name: record["source"][name] for name in ("kind", "ranges", "digest", "carried")
+            },
         }
 
     @property

@@ -8,19 +8,24 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cifar_ray.config.labelling import CarriedColumn
 from cifar_ray.prediction.sources import Boundary, Entry, Listing, Skipped
+from cifar_ray.prediction.sources.columns import arrow_type
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
 
 GROWING_SIZES = ((8, 128), (32, 512), (256, 2048))
 FULL_SIZE = 16_384
 METADATA = b"cifar_ray.shard"
+CARRIED = "carried."
+"""Stands before the names of columns that are SOURCE's own."""
 SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
@@ -66,20 +71,27 @@ class RangeEnd:
 
 
 def entries_digest(entries: list[Entry]) -> str:
-    """SHA-256 (hex) of keys, versions and sizes, in order."""
+    """SHA-256 (hex) of keys, versions, sizes and what is carried, in order."""
     digest = hashlib.sha256()
     for entry in entries:
-        digest.update(f"{entry.key}\0{entry.version}\0{entry.size_bytes}\n".encode())
+        facts = (entry.key, entry.version, entry.size_bytes, *entry.carried)
+        digest.update(("\0".join(map(str, facts)) + "\n").encode())
     return digest.hexdigest()
 
 
 class Manifest:
     """The manifest of a labelling run."""
 
-    def __init__(self, store: Store, images_per_shard: int | None) -> None:
-        """`store` is DEST."""
+    def __init__(
+        self,
+        store: Store,
+        images_per_shard: int | None,
+        carried: Sequence[CarriedColumn] = (),
+    ) -> None:
+        """`store` is DEST; `carried` are the columns that SOURCE gives, for new chunks."""
         self.store = store
         self.images_per_shard = images_per_shard
+        self.carried = [(CARRIED + column.name, arrow_type(column.type)) for column in carried]
 
     def shards(self, range_number: int, listing: Listing) -> Iterator[ShardName]:
         """Yield the range's shards: those that exist, then those that the listing gives."""
@@ -139,8 +151,12 @@ class Manifest:
                 "size_bytes": [entry.size_bytes for entry in entries],
                 "locator": [entry.locator for entry in entries],
             },
-            schema=SCHEMA.with_metadata({METADATA: json.dumps(counts)}),
+            schema=SCHEMA,
         )
+        for at, (column, type_) in enumerate(self.carried):
+            values = pa.array([entry.carried[at] for entry in entries], type_)
+            table = table.append_column(column, values)
+        table = table.replace_schema_metadata({METADATA: json.dumps(counts)})
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         return self.store.create(LabellingRun.manifest_chunk(name), buffer.getvalue())
@@ -170,16 +186,25 @@ class Manifest:
     def entries(self, name: ShardName) -> list[Entry]:
         """Return a shard's images, in order."""
         columns = pq.read_table(self.store.open(LabellingRun.manifest_chunk(name))).to_pydict()
+        carried = [values for column, values in columns.items() if column.startswith(CARRIED)]
         return [
-            Entry(key, version, size, locator)
-            for key, version, size, locator in zip(
+            Entry(key, version, size, locator, None, values)
+            for key, version, size, locator, values in zip(
                 columns["key"],
                 columns["version"],
                 columns["size_bytes"],
                 columns["locator"],
-                strict=True,
+                zip(*carried, strict=True) if carried else repeat(()),
+                # Nothing carried has no end.
+                strict=bool(carried),
             )
         ]
+
+    def keys(self, name: ShardName) -> list[str]:
+        """Return a shard's keys alone, in order."""
+        with self.store.open(LabellingRun.manifest_chunk(name)) as file:
+            keys: list[str] = pq.read_table(file, columns=["key"])["key"].to_pylist()
+        return keys
 
 
 @dataclass(slots=True)

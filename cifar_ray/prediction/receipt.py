@@ -15,6 +15,7 @@ from cifar_ray.config.labelling import RunRecord
 from cifar_ray.errors import CifarRayError
 from cifar_ray.prediction.manifest import Manifest, ShardCounts
 from cifar_ray.prediction.part import PartFooter, read_footer
+from cifar_ray.prediction.repeats import count_repeated
 from cifar_ray.prediction.row import OK, row_schema
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
@@ -131,7 +132,7 @@ def draw_up(store: Store, record: RunRecord, manifest: Manifest) -> Receipt:
         sums.found += end.found
         sums.skipped.update(end.skipped)
     _write_failures(store, record, failed_parts)
-    return _receipt(store, record, sums)
+    return _receipt(store, record, sums, count_repeated(manifest, record))
 
 
 def seal(store: Store, receipt: Receipt) -> None:
@@ -193,7 +194,7 @@ def _batches(
 
 
 def _write_failures(store: Store, record: RunRecord, parts: list[ShardName]) -> None:
-    schema = row_schema(record.config)
+    schema = row_schema(record.config, record.source.carried)
     with store.staged(LabellingRun.FAILURES) as path, pq.ParquetWriter(path, schema) as out:
         for name in parts:
             with store.open(LabellingRun.part(name)) as file:
@@ -202,7 +203,7 @@ def _write_failures(store: Store, record: RunRecord, parts: list[ShardName]) -> 
             out.write_table(failed.replace_schema_metadata(None).cast(schema))
 
 
-def _receipt(store: Store, record: RunRecord, sums: _Sums) -> Receipt:
+def _receipt(store: Store, record: RunRecord, sums: _Sums, repeated: int) -> Receipt:
     partial = {
         name: number
         for name, number in (("limit", record.config.limit), ("sample", record.config.sample))
@@ -224,7 +225,7 @@ def _receipt(store: Store, record: RunRecord, sums: _Sums) -> Receipt:
         listed=sums.listed,
         ok=ok,
         failed=dict(sorted(sums.status.items())),
-        repeated=0,
+        repeated=repeated,
         image_bytes=sums.image_bytes,
         parts=sums.parts,
         run_digest=record.digest,

@@ -240,9 +240,14 @@ def split_locator(entry: Entry) -> tuple[bytes, bytes]:
 
 @dataclass(frozen=True, slots=True)
 class ContainerFetcher:
-    """Reads members of containers."""
+    """Reads members of containers. The system reads ahead by itself in a file on this machine."""
 
     reader: ContainerReader
+
+    @property
+    def parallel_reads(self) -> int:
+        """One read at a time."""
+        return 1
 
     def fetch(self, entry: Entry) -> bytes:
         """Return a member's bytes; `ImageFault` with the row's status, or `StoreUnavailable`."""

@@ -165,12 +165,12 @@ class _Lines:
             raise StopIteration
         if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
             raise self._wrong(f"is longer than {MAX_LINE_BYTES:,} bytes")
-        first = self.at == 0
-        self.at += len(line)
         try:
-            return line.decode("utf-8-sig" if first else "utf-8")
+            text = line.decode("utf-8" if self.at else "utf-8-sig")
         except UnicodeDecodeError as error:
             raise self._wrong("is not UTF-8") from error
+        self.at += len(line)
+        return text
 
     def _wrong(self, what: str) -> InputError:
         return InputError(

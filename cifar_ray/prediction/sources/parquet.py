@@ -23,10 +23,12 @@ from cifar_ray.prediction.sources.containers import ContainerDamaged, Member
 IMAGE = "image"
 KEY_COLUMNS = ("key", "path", "file_name", "filename", "uri")
 LISTED_ROWS = 4096
-BATCH_BYTES = 8 * 2**20
+BATCH_BYTES = 4 * 2**20
 """Of image bytes that are decoded at a time, by the file's own statistics."""
 MAX_BATCH_ROWS = 1024
-BATCHES_KEPT = 4
+BUFFER_BYTES = 2**20
+"""Read from a file at a time; without it, the whole column of a row group would be."""
+BATCHES_KEPT = 3
 """Of each file: threads ask for rows of neighbouring batches side by side."""
 FILES_KEPT = 4
 _PLACE = struct.Struct(">II")  # row group, row in it
@@ -79,7 +81,11 @@ class ParquetFormat:
     ) -> Iterator[Member | Skipped]:
         """Yield rows; a position is the number of the row that follows. No image is read."""
         try:
-            yield from _rows(pq.ParquetFile(file, pre_buffer=False), start or 0, columns)
+            yield from _rows(
+                pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER_BYTES),
+                start or 0,
+                columns,
+            )
         except _DAMAGE as error:
             raise ContainerDamaged("it was cut, or is no Parquet file") from error
 
@@ -218,7 +224,9 @@ class ParquetReader:
         with self.lock:
             found = self.opened.pop(container, None)
             if found is None:
-                file = pq.ParquetFile(self.blobs.reopen(container), pre_buffer=False)
+                file = pq.ParquetFile(
+                    self.blobs.reopen(container), pre_buffer=False, buffer_size=BUFFER_BYTES
+                )
                 column = image_column(file.schema_arrow)
                 if column is None:
                     raise KeyError(IMAGE)

@@ -91,24 +91,23 @@ def test_two_thousand_images_give_the_same_rows_in_every_form(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("form", ["tar", "parquet"])
-def test_a_run_killed_twice_in_a_container_loses_and_doubles_nothing(
-    form: str, tmp_path: Path
-) -> None:
+def test_a_run_killed_in_a_container_loses_and_doubles_nothing(form: str, tmp_path: Path) -> None:
     make_store(tmp_path / "images", 100)
     source = make_form(form, tmp_path / "images", tmp_path / "forms")
     run(source, tmp_path / "whole", None, 16)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "cifar_ray", "predict", str(source), "--out", str(out)]
     command += ["--local", "--images-per-shard", "16", "--max-failure-rate", "1"]
-    for number in (1, 4):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        while process.poll() is None and parts_written(out) < number:
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        while process.poll() is None and parts_written(out) < 2:
             psutil.wait_procs([psutil.Process(process.pid)], timeout=0.01)
+    finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert not (out / "receipt.json").exists()
-    finished = subprocess.run(command, check=False, capture_output=True)
-    assert finished.returncode == 0, finished.stderr.decode()
+    assert parts_written(out) >= 2
+    assert not (out / "receipt.json").exists()
+    run(source, out, None, 16)
     for part in sorted((tmp_path / "whole" / "predictions").iterdir()):
         assert (out / "predictions" / part.name).read_bytes() == part.read_bytes()
 

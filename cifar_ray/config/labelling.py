@@ -55,7 +55,7 @@ SourceKind = Literal["folder", "s3", "manifest", "inventory", "parquet", "tar", 
 
 
 class SourceReference(_Config):
-    """The store of a run. `ranges` are the prefixes that are listed side by side."""
+    """The store of a run. Behind each key of `ranges` begins a part that is listed by itself."""
 
     kind: SourceKind
     uri: str

@@ -29,7 +29,9 @@ TRANSIENT = frozenset(
 
 
 class FolderFetcher:
-    """Reads images below a folder."""
+    """Reads images below a folder. The system reads ahead by itself, and threads would not help."""
+
+    parallel_reads = 1
 
     def __init__(self, root: Path) -> None:
         """Remember the folder and the disk it is on, so that an unplugged one is noticed."""

@@ -64,7 +64,7 @@ class CarriedColumn(_Config):
 
 
 class SourceReference(_Config):
-    """The store of a run. `ranges` are the prefixes that are listed side by side."""
+    """The store of a run. Behind each key of `ranges` begins a part that is listed by itself."""
 
     kind: SourceKind
     uri: str

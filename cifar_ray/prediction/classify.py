@@ -27,6 +27,7 @@ from cifar_ray.models.backends import Backend, Pending
 from cifar_ray.prediction.events import Progress, ShardDone, ShardReturned
 from cifar_ray.prediction.manifest import Manifest, entries_digest
 from cifar_ray.prediction.part import PartFooter, write_part
+from cifar_ray.prediction.read_ahead import MAX_BYTES_AHEAD, Read, reads, reads_ahead
 from cifar_ray.prediction.row import Outcome, Scoring, ShardRows
 from cifar_ray.prediction.sources import Entry, Fetcher, Source, TransientFault
 from cifar_ray.runs import ShardName
@@ -80,6 +81,7 @@ class Classifying:
         self.equipment = equipment
         self.take = take
         self.threads = ThreadPoolExecutor(equipment.decode_threads, "decode")
+        self.readers = ThreadPoolExecutor(equipment.fetcher.parallel_reads, "read")
         self.prepared: deque[_Batch] = deque()
         self.in_model: deque[tuple[_Batch, list[Outcome], Pending | None]] = deque()
         self.unprepared: Iterator[_Batch] = iter(())
@@ -95,6 +97,7 @@ class Classifying:
                     yield from self._collect()
         finally:
             self.threads.shutdown(wait=False, cancel_futures=True)
+            self.readers.shutdown(wait=False, cancel_futures=True)
 
     def _prepare(self) -> bool:
         """Keep the threads busy; tell whether anything is left to do."""
@@ -134,21 +137,28 @@ class Classifying:
             return [Outcome() for _ in entries]
         stages = {"fetch": 0.0, "hash": 0.0, "decode": 0.0, "preprocess": 0.0}
         outcomes = [
-            self._fill_slot(entry, slot, stages)
-            for entry, slot in zip(entries, slots, strict=False)
+            self._fill_slot(read, slot, stages)
+            for read, slot in zip(self._reads(entries), slots, strict=False)
         ]
         for stage, seconds in stages.items():
             shard.stages[stage] = shard.stages.get(stage, 0.0) + seconds
         return outcomes
 
-    def _fill_slot(
-        self, entry: Entry, slot: NDArray[np.uint8], stages: dict[str, float]
-    ) -> Outcome:
+    def _reads(self, entries: list[Entry]) -> Iterator[Read]:
+        """Split what one process may read at a time among the threads that decode."""
+        fetcher, num_threads = self.equipment.fetcher, self.equipment.decode_threads
+        if fetcher.parallel_reads == 1:
+            return reads(fetcher, entries)
+        num_ahead = max(1, fetcher.parallel_reads // num_threads)
+        max_bytes = MAX_BYTES_AHEAD // num_threads
+        return reads_ahead(fetcher, entries, self.readers, num_ahead, max_bytes)
+
+    def _fill_slot(self, read: Read, slot: NDArray[np.uint8], stages: dict[str, float]) -> Outcome:
         outcome = Outcome()
         started = time.perf_counter()
         stage = "fetch"
         try:
-            data = self.equipment.fetcher.fetch(entry)
+            data = read()
             started, stage = _next_stage(stages, stage, started, "hash")
             outcome.num_bytes = len(data)
             outcome.sha256 = hashlib.sha256(data).digest()
@@ -214,7 +224,10 @@ class Classifying:
             counts=shard.rows.counts(),
             image_bytes=sum(outcome.num_bytes for outcome in outcomes),
         )
-        write_part(self.equipment.store, shard.rows.table(self.equipment.scoring), footer)
+        try:
+            write_part(self.equipment.store, shard.rows.table(self.equipment.scoring), footer)
+        except StoreUnavailable as fault:
+            return ShardReturned(str(shard.name), str(fault))
         _add(shard.stages, "write", time.perf_counter() - started)
         energies = np.concatenate(shard.energies) if shard.energies else np.empty(0)
         median = float(np.median(energies)) if len(energies) else None

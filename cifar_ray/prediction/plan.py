@@ -23,10 +23,17 @@ from cifar_ray.models.backends import resolve_execution
 from cifar_ray.models.bundle import Bundle
 from cifar_ray.prediction.row import refuse_taken_names
 from cifar_ray.prediction.run_bundle import store_bundle
-from cifar_ray.prediction.sources import Entry, Skipped, Source, find_source, open_source
+from cifar_ray.prediction.sources import (
+    Entry,
+    Skipped,
+    Source,
+    find_source,
+    open_source,
+    split_source,
+)
 from cifar_ray.prediction.suitability import unlike_training_images
 from cifar_ray.runs import LabellingRun
-from cifar_ray.storage import FolderStore, Store, open_store
+from cifar_ray.storage import FolderStore, S3Address, Store, open_store
 
 FIRST_IMAGES = 50
 FOLDERS = ("folder", "parquet", "tar", "zip")
@@ -91,6 +98,7 @@ def make_plan(request: Request) -> Plan:
         moved = reference.model_copy(update={"ranges": existing.source.ranges})
         return Plan(existing, bundle, open_source(moved, existing.config), store, resumed=True)
     _refuse_strangers(store)
+    reference = split_source(reference, request.config)
     source = open_source(reference, request.config)
     record = RunRecord(
         code_version=cifar_ray.__version__,
@@ -109,17 +117,20 @@ def make_plan(request: Request) -> Plan:
 def destination_store(destination: str, source: SourceReference) -> Store:
     """Return DEST; it must lie outside SOURCE, or its files would be listed."""
     store = open_store(destination)
-    if not isinstance(store, FolderStore):
-        return store
-    if store.root.exists() and not store.root.is_dir():
-        raise InputError(f"--out {printable(store.uri)} is a file. Give a new or empty folder.")
-    resolved, root = store.root.resolve(), Path(source.uri).resolve()
-    if source.kind in FOLDERS and (resolved == root or root in resolved.parents):
+    store.check()
+    if _lies_inside(store, source):
         raise InputError(
             f"--out {printable(store.uri)} lies inside SOURCE {printable(source.uri)}, so that "
-            "results would be listed as input. Give a folder outside of it."
+            "results would be listed as input. Give a place outside of it."
         )
     return store
+
+
+def _lies_inside(store: Store, source: SourceReference) -> bool:
+    if isinstance(store, FolderStore):
+        resolved, root = store.root.resolve(), Path(source.uri).resolve()
+        return source.kind in FOLDERS and (resolved == root or root in resolved.parents)
+    return source.kind == "s3" and S3Address.parse(source.uri).contains(S3Address.parse(store.uri))
 
 
 def open_bundle(model: str | None, weights: Path | None) -> Bundle:

@@ -92,6 +92,10 @@ class TransientFault(ImageFault):
 class Fetcher(Protocol):
     """Reads the images of a store; any number of threads may use one."""
 
+    @property
+    def parallel_reads(self) -> int:
+        """How many reads at a time pay off in one process; 1 where reading ahead does not."""
+
     def fetch(self, entry: Entry) -> bytes:
         """Return the bytes; `ImageFault` with the row's status, or `StoreUnavailable`.
 

@@ -46,7 +46,9 @@ def read_with_retries(read: Callable[[], bytes]) -> bytes | None:
 
 
 class FolderFetcher:
-    """Reads images below a folder."""
+    """Reads images below a folder. The system reads ahead by itself, and threads would not help."""
+
+    parallel_reads = 1
 
     def __init__(self, root: Path) -> None:
         """Remember the folder and the disk it is on, so that an unplugged one is noticed."""

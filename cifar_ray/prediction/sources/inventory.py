@@ -8,6 +8,7 @@ delete markers are skipped.
 import csv
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,12 +22,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cifar_ray.config.labelling import LabellingConfig, SourceReference
 from cifar_ray.errors import InputError, printable
-from cifar_ray.prediction.sources.base import Entry, Skipped, skipped_kind
+from cifar_ray.prediction.sources.base import Entry, Fetcher, Skipped, skipped_kind
 from cifar_ray.prediction.sources.manifest_file import file_digest
+from cifar_ray.storage import S3Address
 
 MANIFEST_NAME = "manifest.json"
 BATCH_ROWS = 4096
 MAX_MANIFEST_BYTES = 64 * 2**20
+_PARQUET_FIELD = re.compile(r"(?:required|optional)\s+\w+\s+(\w+)")
 _DAMAGE = (pa.ArrowException, OSError, EOFError, ValueError, KeyError, csv.Error, zlib.error)
 
 
@@ -49,10 +52,23 @@ class Inventory(BaseModel):
     file_schema: str = Field(alias="fileSchema")
     files: tuple[DataFile, ...]
 
+    @property
+    def columns(self) -> list[str]:
+        """The columns, in the order of the CSV. Parquet's schema says `required binary key`, …."""
+        if self.file_format == "CSV":
+            return [_plain(name) for name in self.file_schema.split(",")]
+        return [_plain(name) for name in _PARQUET_FIELD.findall(self.file_schema)]
+
 
 def find_inventory(path: Path) -> SourceReference:
     """Return the reference of an inventory; `InputError` if it is none or not whole."""
     inventory = read_inventory(path)
+    missing = {"bucket", "key", "size", "etag"} - set(inventory.columns)
+    if missing:
+        raise InputError(
+            f"SOURCE {printable(str(path))} is an inventory without {', '.join(sorted(missing))}. "
+            "Size and ETag are optional fields: switch them on where the inventory is configured."
+        )
     for file in inventory.files:
         data_path(path, file)
     return SourceReference(
@@ -91,6 +107,35 @@ def data_path(manifest: Path, file: DataFile) -> Path:
             f"{found.stat().st_size:,} bytes and shall have {file.size:,}. Copy it again."
         )
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class InventorySource:
+    """The bucket that an inventory lists."""
+
+    reference: SourceReference
+    config: LabellingConfig
+
+    @property
+    def address(self) -> S3Address:
+        """The bucket."""
+        assert self.reference.root is not None, "find_inventory gives one"
+        return S3Address.parse(self.reference.root)
+
+    def listing(self, range_number: int) -> "InventoryListing":
+        """Return the listing; an inventory is one range."""
+        return InventoryListing(self.reference, self.config)
+
+    def fetcher(self) -> Fetcher:
+        """Return a reader of the bucket."""
+        # boto3 takes a third of a second to load.
+        from cifar_ray.prediction.sources.s3_fetch import S3Fetcher
+
+        return S3Fetcher(self.address)
+
+    def uri(self, entry: Entry) -> str:
+        """Return the `s3://` uri that opens an image."""
+        return f"s3://{self.address.bucket}/{entry.key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +226,7 @@ def _is_true(value: Any, default: bool) -> bool:
 
 
 def _csv_rows(inventory: Inventory, path: Path) -> Iterator[dict[str, Any]]:
-    names = [_plain(name) for name in inventory.file_schema.split(",")]
+    names = inventory.columns
     with open(path, "rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)

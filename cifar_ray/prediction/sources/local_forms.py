@@ -19,6 +19,11 @@ from cifar_ray.prediction.sources.containers import (
     ContainerSource,
 )
 from cifar_ray.prediction.sources.folder import FolderListing, FolderSource
+from cifar_ray.prediction.sources.inventory import (
+    MANIFEST_NAME,
+    InventorySource,
+    find_inventory,
+)
 from cifar_ray.prediction.sources.manifest_file import EXTENSIONS, ManifestSource, find_manifest
 from cifar_ray.prediction.sources.parquet import ParquetFormat, image_column
 from cifar_ray.prediction.sources.tar import TarFormat
@@ -45,10 +50,13 @@ def find_local(text: str, root: str | None, columns: tuple[str, ...]) -> SourceR
     if path.is_dir():
         reference = _folder(path)
     elif path.exists():
-        if _is_manifest(path):
-            folder = path.parent if root is None else Path(root).expanduser().absolute()
+        if path.name == MANIFEST_NAME:
+            reference = find_inventory(path)
+        elif _is_manifest(path):
+            folder = path.parent if root is None else _root(root)
             return find_manifest(path, folder, columns)
-        reference = SourceReference(kind=_container_kind(path), uri=str(path))
+        else:
+            reference = SourceReference(kind=_container_kind(path), uri=str(path))
     elif _WILDCARDS & set(text):
         reference = _pattern(path)
     if reference is None:
@@ -58,12 +66,23 @@ def find_local(text: str, root: str | None, columns: tuple[str, ...]) -> SourceR
     return _with_columns(reference, columns)
 
 
+def _root(text: str) -> Path:
+    if "://" in text and not text.startswith("file://"):
+        raise InputError(
+            f"--root {printable(text)}: the uris of a manifest lie in a folder of this machine. "
+            "For a bucket, give the bucket or its S3 Inventory as SOURCE."
+        )
+    return Path(text.removeprefix("file://")).expanduser().absolute()
+
+
 def open_local(reference: SourceReference, config: LabellingConfig) -> Source:
     """Return the store."""
     if reference.kind == "folder":
         return FolderSource(reference, config)
     if reference.kind == "manifest":
         return ManifestSource(reference, config)
+    if reference.kind == "inventory":
+        return InventorySource(reference, config)
     return ContainerSource(reference, config, FORMATS[reference.kind])
 
 

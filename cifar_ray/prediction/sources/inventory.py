@@ -231,7 +231,7 @@ def _csv_rows(inventory: Inventory, path: Path) -> Iterator[dict[str, Any]]:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         unpacked = gzip.GzipFile(fileobj=raw) if packed else raw
-        text = io.TextIOWrapper(unpacked, "utf-8", newline="")  # type: ignore[arg-type]
+        text = io.TextIOWrapper(unpacked, "utf-8", newline="")
         for fields in csv.reader(text, strict=True):
             row = dict(zip(names, fields, strict=True))
             yield {**row, "key": unquote_plus(row["key"], errors="strict")}

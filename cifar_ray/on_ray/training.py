@@ -16,6 +16,8 @@ from typing import Any
 
 import ray.train
 import ray.train.torch
+import torch
+import torch.distributed
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
@@ -82,7 +84,12 @@ def _train_worker(content: dict[str, Any]) -> dict[str, Any]:
     """Train on this rank; rank 0's return value reaches the driver."""
     spec = TrainingSpec.model_validate(content)
     context = ray.train.get_context()
-    ranks = Ranks(context.get_world_rank(), context.get_world_size(), _averaging(spec))
+    ranks = Ranks(
+        context.get_world_rank(),
+        context.get_world_size(),
+        _averaging(spec),
+        torch.distributed.all_reduce,
+    )
     progress = TrainingRun(Path(spec.run)).progress
 
     def on_step(step: Step) -> None:

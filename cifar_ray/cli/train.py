@@ -236,24 +236,26 @@ def recipes(
     if json_:
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
         return
-    table = Table(
-        "name", "network", "parameters", "epochs", "schedule", "accuracy", "minutes", "what it is"
-    )
+    output = Console(highlight=False)
     for row in rows:
-        accuracy = "" if row["expected_accuracy"] is None else f"{row['expected_accuracy']:.1%}"
-        minutes = "" if row["minutes"] is None else f"{row['minutes']:g}"
-        size = f"{row['parameters'] / 1e6:.1f} M"
-        network = row["network"] + (" (ImageNet)" if row["pretrained"] else "")
-        table.add_row(
-            *(row["name"], network, size, str(row["epochs"]), row["schedule"]),
-            *(accuracy, minutes, row["description"]),
-        )
-    Console().print(table)
-    Console().print(
-        "Accuracy is what a run of the recipe reached on CIFAR-10, minutes are what it took on two"
-        " CPU cores; both are left out where none was made.",
-        style="dim",
+        output.print(Text.assemble((row["name"], "bold"), f"  {row['description']}"))
+        output.print(Text(f"    {_in_words(row)}", style="dim"))
+    output.print(
+        "\nWhat was reached was reached on CIFAR-10 by a run of the recipe on two CPU cores."
     )
+
+
+def _in_words(row: dict[str, Any]) -> str:
+    weights = ", from ImageNet's weights" if row["pretrained"] else ""
+    parts = [
+        f"{row['network']} ({row['parameters']:,} parameters{weights})",
+        f"{row['epochs']} epochs, {row['schedule']} rate",
+    ]
+    if row["expected_accuracy"] is not None:
+        parts.append(f"reached {row['expected_accuracy']:.1%}")
+    if row["minutes"] is not None:
+        parts.append(f"{row['minutes']:g} min")
+    return " · ".join(parts)
 
 
 def _recipe_row(name: str) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def read_parquet(
     images: list[Source] = []
     labels: list[int | str] = []
     for path in paths:
-        schema = pq.read_schema(path)
+        schema = _schema(path)
         if not {"image", "label"} <= set(schema.names):
             raise InputError(f"{path} has the columns {schema.names}; image and label are needed.")
         table = pq.read_table(path, columns=["image", "label"])
@@ -122,6 +122,16 @@ def read_parquet(
     if not labels:
         raise InputError(f"{paths[0].parent}: there is no row in the Parquet files.")
     return Encoded(images, *_numbered(labels, label_names, paths[0].parent))
+
+
+def _schema(path: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(path)
+    except pa.ArrowInvalid as error:
+        raise InputError(
+            f"{path} is no Parquet file. DATA is `cifar10`, a folder with a sub-folder a class, or"
+            " Parquet with `image` and `label` columns."
+        ) from error
 
 
 def _names_in(schema: pa.Schema) -> tuple[str, ...] | None:

@@ -201,7 +201,8 @@ class Trainer:
         """Average batch norm's running statistics over the ranks."""
         if self.ranks.world_size == 1:
             return
-        for network in {self.network, self.averaged}:
+        # In one order on every rank, as sums must be; the average may be the network itself.
+        for network in dict.fromkeys((self.network, self.averaged)):
             for buffer in network.buffers():
                 if buffer.is_floating_point():
                     self.ranks.add(buffer)

@@ -128,9 +128,13 @@ def rows(runs: Path, states: dict[str, str], lossy: bool) -> Iterator[Row]:
         metrics: dict[str, Any] = {}
         if run.metrics.exists():
             metrics = json.loads(run.metrics.read_text())
+        config = get_recipe(name)
+        if not metrics and run.history.exists():
+            trained = len(json.loads(run.history.read_text()))
+            states = {**states, name: f"stopped after {trained} of {config.epochs} epochs"}
         remarks = [] if metrics else [states.get(name, NOT_RUN)]
         remarks += [reported.remark] if reported.remark else []
-        yield _row(get_recipe(name), reported, metrics, lossy, "; ".join(remarks))
+        yield _row(config, reported, metrics, lossy, "; ".join(remarks))
 
 
 def _row(

@@ -64,3 +64,9 @@ def test_other_columns_are_told(tmp_path: Path) -> None:
     pq.write_table(pa.table({"picture": [b""], "label": [0]}), tmp_path / "mine.parquet")
     with pytest.raises(InputError, match="image and label are needed"):
         load(str(tmp_path / "mine.parquet"), 8)
+
+
+def test_another_file_is_told_from_parquet(tmp_path: Path) -> None:
+    (tmp_path / "photos.zip").write_bytes(b"PK and so on")
+    with pytest.raises(InputError, match=r"photos\.zip is no Parquet file"):
+        load(str(tmp_path / "photos.zip"), 8)

@@ -51,6 +51,14 @@ def test_each_report_has_a_row_and_only_what_was_run_has_figures(runs: Path) -> 
     assert [row.accuracy for row in table if row.recipe != "cnn-122k"] == [None] * (len(table) - 1)
 
 
+def test_a_run_that_was_stopped_says_how_far_it_came(runs: Path) -> None:
+    stopped = TrainingRun(runs / "resnet-blocks")
+    stopped.folder.mkdir()
+    write_json(stopped.history, [{"epoch": 0}, {"epoch": 1}])
+    found = {row.recipe: row.remark for row in rows(runs, {}, lossy=True)}
+    assert found["resnet-blocks"] == "stopped after 2 of 35 epochs"
+
+
 def test_only_figures_above_85_percent_are_lowered_and_only_for_lossy_images(runs: Path) -> None:
     lossy = {row.recipe: row.to_reach for row in rows(runs, {}, lossy=True)}
     assert lossy["resnet-blocks"] == pytest.approx(0.8534)

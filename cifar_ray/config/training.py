@@ -56,6 +56,9 @@ class TrainingConfig(FrozenConfig):
     """`balanced` gives every class the same weight in the loss, however few images it has."""
     weight_average_decay: Fraction = 0.0
     """Decay a step of the moving average of weights that is evaluated and kept; 0 is off."""
+    average_epochs: tuple[int, ...] = ()
+    """Numbers of epochs done, such as the ends of a schedule's cycles, after which the weights are
+    averaged once more for the bundle; none is the best epoch's weights as they are."""
     input_px: int | None = Field(None, gt=0)
     """Side of the images; None is what the network is meant for."""
     normalisation: Literal["data", "imagenet"] = "data"
@@ -77,6 +80,12 @@ class TrainingConfig(FrozenConfig):
     """Test accuracy that the recipe reached on CIFAR-10; shown by `recipes`."""
     minutes: float | None = None
     """How long it took on two CPU cores."""
+
+    @model_validator(mode="after")
+    def _averages_epochs_that_there_are(self) -> "TrainingConfig":
+        if any(not 1 <= done <= self.epochs for done in self.average_epochs):
+            raise ValueError(f"average_epochs must lie between 1 and epochs, {self.epochs}")
+        return self
 
     @model_validator(mode="after")
     def _freezes_what_is_pretrained(self) -> "TrainingConfig":

@@ -2,7 +2,7 @@
 
 With the history they hold all that a run's future depends on: orders and random numbers follow
 from the epoch's number, plateau and early stopping from the history. The newest and the best are
-kept; what a kill left unfinished is swept by the next save.
+kept, and those that the config averages; what a kill left unfinished is swept by the next save.
 """
 
 import json
@@ -59,7 +59,8 @@ def save(folder: Path, trainer: Trainer, progress: Progress) -> None:
             os.fsync(written.fileno())
     shutil.rmtree(path, ignore_errors=True)
     temporary.rename(path)
-    keep = {path.name, _path(folder, progress.best.epoch + 1).name}
+    kept = (progress.epochs_done, progress.best.epoch + 1, *trainer.config.average_epochs)
+    keep = {_path(folder, epochs_done).name for epochs_done in kept}
     for other in folder.iterdir():
         if other.name not in keep:
             shutil.rmtree(other, ignore_errors=True)
@@ -86,6 +87,20 @@ def averaged_weights(folder: Path, epoch: int) -> dict[str, Tensor]:
     """Return the state_dict of the weights that are evaluated and kept after `epoch` (from 0)."""
     tensors = load_file(_path(folder, epoch + 1) / TENSORS)
     return _part(tensors, "averaged") or _part(tensors, "network")
+
+
+def mean_weights(folder: Path, epochs_done: tuple[int, ...]) -> dict[str, Tensor]:
+    """Return the mean of the weights that were kept after so many epochs each.
+
+    P. Izmailov et al., "Averaging Weights Leads to Wider Optima" (arXiv:1803.05407).
+    """
+    states = [averaged_weights(folder, done - 1) for done in epochs_done]
+    return {
+        name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(value.dtype)
+        if value.is_floating_point()
+        else value
+        for name, value in states[-1].items()
+    }
 
 
 def _path(folder: Path, epochs_done: int) -> Path:

@@ -208,6 +208,27 @@ class Trainer:
                     self.ranks.add(buffer)
                     buffer /= self.ranks.world_size
 
+    @torch.no_grad()
+    def estimate_statistics(self, images: Tensor) -> None:
+        """Take batch norm's statistics of the averaged weights from N×S×S×3 uint8 images.
+
+        Those that were averaged along with the weights are not those of the average.
+        """
+        norms = [
+            m for m in self.averaged.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
+        ]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over batches, each alike
+            norm.train()
+        for batch in images.split(self.config.batch_size):
+            with self._autocast():
+                self.averaged(normalise(batch.to(self.device), *self.statistics))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+
     def _autocast(self) -> torch.autocast:
         return torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16

@@ -51,6 +51,7 @@ from cifar_ray.training.split import Splits
 from cifar_ray.training.split import split_data as split_data
 
 INITIALISATION_IMAGES = 5_000
+STATISTICS_IMAGES = 10_000
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Of pixels in [0, 1], as torchvision publishes them with its weights."""
 BUNDLE_METRICS = ("accuracy", "f1_macro", "loss", "ece", "evaluated_on", "num_images")
@@ -164,7 +165,7 @@ def finish(
     run = TrainingRun(Path(spec.run))
     write_history(run, progress)
     best = progress.best
-    trainer.averaged.load_state_dict(checkpoint.averaged_weights(run.checkpoints, best.epoch))
+    load_final_weights(trainer, run, spec.config, best.epoch, splits.train)
     round_weights(trainer.averaged, getattr(torch, spec.config.weights_dtype))
     validation_logits = trainer.logits(splits.validation.images).cpu().numpy()
     validation_labels = splits.validation.labels.numpy()
@@ -177,7 +178,7 @@ def finish(
     metrics = {
         "evaluated_on": "test" if splits.test is not None else "validation",
         **evaluate(logits, held_out.labels.numpy(), names, temperature, timing),
-        "validation_accuracy": best.validation_accuracy,
+        "validation_accuracy": float((validation_logits.argmax(1) == validation_labels).mean()),
         "best_epoch": best.epoch,
         "training_seconds": sum(row.seconds for row in progress.history),
         "epochs": progress.epochs_done,
@@ -205,6 +206,23 @@ def finish(
     write_report(run, [evaluation], provenance(evaluation, len(splits.validation), best.epoch))
     write_json(run.metrics, metrics)
     return metrics
+
+
+def load_final_weights(
+    trainer: Trainer,
+    run: TrainingRun,
+    config: TrainingConfig,
+    best_epoch: int,
+    images: LabelledImages,
+) -> None:
+    """Let the trainer evaluate the weights of the bundle: the best epoch's, or an average."""
+    done = config.average_epochs
+    if not done:
+        weights = checkpoint.averaged_weights(run.checkpoints, best_epoch)
+        trainer.averaged.load_state_dict(weights)
+        return
+    trainer.averaged.load_state_dict(checkpoint.mean_weights(run.checkpoints, done))
+    trainer.estimate_statistics(images.take(torch.arange(min(len(images), STATISTICS_IMAGES))))
 
 
 def provenance(evaluation: Evaluation, num_validation: int, best_epoch: int) -> Provenance:

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from cifar_ray import __version__
-from cifar_ray.cli import boundary, models, predict, train
+from cifar_ray.cli import bot, boundary, models, predict, serve, train
 
 app = typer.Typer(
     name="cifar-ray",
@@ -42,6 +42,8 @@ def options(
 predict.register(app)
 train.register(app)
 models.register(app)
+serve.register(app)
+bot.register(app)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

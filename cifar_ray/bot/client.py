@@ -15,7 +15,6 @@ from tenacity import (
 from cifar_ray.config.bot import BotSettings
 
 TIMEOUT_S = 60.0
-AWAY = (429, 502, 503, 504)
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 3.0
 
 
@@ -106,7 +105,7 @@ class ServiceClient:
             answer = await self._http.request(method, path, **options)
             if answer.status_code == 200:
                 return answer.json()
-            if answer.status_code in AWAY or answer.status_code >= 500:
+            if answer.status_code == 429 or answer.status_code >= 500:
                 raise ServiceAway
             raise ServiceRefused(str(answer.json()["message"]))
         except httpx.TransportError as error:

@@ -84,7 +84,8 @@ def serve(
     options = ServerOptions(host=host, port=port, replicas=replicas, address=address)
     models = _models(bundles or [])
     threads = 1 if address else max(1, usable_cores() // replicas)
-    names = (*LOOPBACK_NAMES, host) if host in LOOPBACK_NAMES else ()
+    # A page elsewhere could point a name of its own at this machine, and read what it answers.
+    names = LOOPBACK_NAMES if host in LOOPBACK_NAMES else ()
     config = ServiceConfig(
         models={name: str(bundle.path.absolute()) for name, bundle in models.items()},
         default_model=next(iter(models)),
@@ -106,7 +107,7 @@ def _run(config: ServiceConfig, options: ServerOptions, models: dict[str, "Bundl
             default = ", the default" if name == config.default_model else ""
             classes = f"{len(bundle.spec.labels)} classes"
             console.print(Text(f"Model {printable(name)}: {bundle.id}, {classes}{default}."))
-        if not config.allowed_hosts and not config.api_key_digests:
+        if options.host not in LOOPBACK_NAMES and not config.api_key_digests:
             console.print(
                 Text(
                     "Warning: everybody who reaches this address is answered. --api-key-file "

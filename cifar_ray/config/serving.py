@@ -12,7 +12,7 @@ from cifar_ray.errors import InputError, printable
 MIB = 2**20
 PORT = 8000
 LOOPBACK = "127.0.0.1"
-LOOPBACK_NAMES = ("localhost", LOOPBACK, "[::1]")
+LOOPBACK_NAMES = ("localhost", LOOPBACK)
 """What a browser on this machine calls it."""
 MIN_KEY_CHARACTERS = 16
 """A key's digest travels with the configuration; a short key could be guessed from it."""

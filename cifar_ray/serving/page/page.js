@@ -325,7 +325,8 @@ function filesOf(transfer) {
   return [...(transfer?.files ?? [])];
 }
 
-for (const input of [$("files"), $("camera")]) {
+for (const [button, input] of [[$("choose"), $("files")], [$("photograph"), $("camera")]]) {
+  button.addEventListener("click", () => input.click());
   input.addEventListener("change", () => {
     take([...input.files]);
     input.value = "";
@@ -350,7 +351,7 @@ $("clear").addEventListener("click", () => {
   waiting.length = 0;
   $("cards").replaceChildren();
   $("results").hidden = true;
-  $("files").focus();
+  $("choose").focus();
 });
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();

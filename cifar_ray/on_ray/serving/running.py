@@ -1,23 +1,23 @@
 """Runs the service for the length of a `with` block."""
 
 import logging
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")  # read when ray.serve is imported
-
 from ray import serve
+from ray.serve._private import api
 from ray.serve.schema import LoggingConfig
 
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.config.serving import ServerOptions, ServiceConfig
 from cifar_ray.errors import InputError
 from cifar_ray.on_ray.serving.application import NAME, build
-from cifar_ray.on_ray.session import Session, ray_session
+from cifar_ray.on_ray.session import Session, ray_session, replaced
 
+START_TIMEOUT_S = 600
+"""For Serve's HTTP proxy, which on a busy machine needs longer than Serve's minute."""
 _OURS = "InputError: "
 
 
@@ -48,11 +48,12 @@ def running_service(config: ServiceConfig, options: ServerOptions) -> Iterator[R
 
 
 def _start(config: ServiceConfig, options: ServerOptions) -> None:
-    serve.start(
-        proxy_location="HeadOnly",
-        http_options={"host": options.host, "port": options.port},
-        logging_config=LoggingConfig(log_level="ERROR", enable_access_log=False),
-    )
+    with replaced(api, "HTTP_PROXY_TIMEOUT", START_TIMEOUT_S):
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": options.host, "port": options.port},
+            logging_config=LoggingConfig(log_level="ERROR", enable_access_log=False),
+        )
     try:
         serve.run(build(config, options.replicas), name=NAME)
     except RuntimeError as error:

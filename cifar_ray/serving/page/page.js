@@ -234,8 +234,10 @@ function bar({ label: name, score }) {
 async function toggleEvidence(card, button, file) {
   const image = card.querySelector(".picture");
   const shown = button.getAttribute("aria-pressed") === "true";
+  // Not `disabled`, which would take the focus away from who uses a keyboard.
+  if (button.ariaBusy === "true") return;
   if (!card.evidence) {
-    button.disabled = true;
+    button.ariaBusy = "true";
     button.textContent = "Looking …";
     try {
       card.evidence = (await predict(file, true)).explanation;
@@ -244,7 +246,7 @@ async function toggleEvidence(card, button, file) {
       if (!(refusal instanceof Refusal)) throw refusal;
       show($("notice"), `${refusal.title}. ${refusal.message}`);
     }
-    button.disabled = false;
+    button.ariaBusy = "false";
   }
   const show_ = !shown && Boolean(card.evidence);
   if (card.evidence) showPreview(card, show_ ? card.evidence : card.plain);

@@ -9,11 +9,13 @@ import typer
 
 from cifar_ray import __version__
 from cifar_ray.cli import (
+    bot,
     boundary,
     evaluate,
     export,
     models,
     predict,
+    serve,
     status,
     train,
     verify,
@@ -48,7 +50,7 @@ def options(
         boundary.enable_debug()
 
 
-for verb in (predict, verify, status, export, train, evaluate, models):
+for verb in (predict, verify, status, export, train, evaluate, models, serve, bot):
     verb.register(app)
 
 

@@ -5,6 +5,6 @@ try:
 except ModuleNotFoundError as error:
     raise InputError(
         "The package ray is not installed here. Install it with\n"
-        "  pip install 'ray[data,default,train,tune]==2.60.*'\n"
+        "  pip install 'ray[data,default,serve,train,tune]==2.60.*'\n"
         "or do without: `predict` and `train` take --local."
     ) from error

@@ -11,6 +11,7 @@ What remains open, on loopback and to read only: Ray's pages with metrics in Pro
 (of monitor, dashboard and agent), which ask for no token.
 """
 
+import inspect
 import logging
 import os
 import secrets
@@ -20,7 +21,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +29,7 @@ from typing import Any
 
 import psutil
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 from ray._raylet import (  # type: ignore[attr-defined]
     AuthenticationTokenLoader,
     Config,
@@ -55,9 +56,22 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # What its C++ parts say on our terminal is for Ray's own makers.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
 }
-PATIENT = {"RAY_agent_register_timeout_ms": "120000", "RAY_worker_register_timeout_seconds": "180"}
+PATIENT = {
+    "RAY_agent_register_timeout_ms": "120000",
+    "RAY_worker_register_timeout_seconds": "180",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+}
 """On a busy machine Ray's processes take longer to start than it waits for by default."""
+AGENT_PORTS = (
+    "metrics_agent_port",
+    "metrics_export_port",
+    "runtime_env_agent_port",
+    "dashboard_agent_listen_port",
+)
+"""What the raylet learns from files in the session's folder, named after these."""
 logger = logging.getLogger(__name__)
 _MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
@@ -104,7 +118,7 @@ def _embedded(num_cpus: int, dashboard: bool) -> Iterator[Session]:
         token_path = Path(folder) / "token"
         _write_private(token_path, secrets.token_hex(32))
         variables = {_MODE: "token", _TOKEN: None, _TOKEN_PATH: str(token_path)}
-        with _environment({**variables, **PATIENT}), _on_loopback():
+        with _environment({**variables, **PATIENT}), _on_loopback(), _known_ports():
             # Ray opens its own folder to everybody; the one around it stays shut.
             own_folder = Path(folder) / "ray"
             try:
@@ -287,15 +301,46 @@ def _set_environment(variables: dict[str, str | None]) -> None:
 def _on_loopback() -> Iterator[None]:
     """Let a Ray that starts within take 127.0.0.1 for its node's address."""
     with (
-        _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False),
+        replaced(ray_constants, "ENABLE_RAY_CLUSTER", False),
         _environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}),
     ):
         yield
 
 
 @contextmanager
-def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
-    """Change what Ray has no setting for."""
+def _known_ports() -> Iterator[None]:
+    """Let a Ray that starts within know from the beginning where its agents will listen.
+
+    Left to itself its raylet waits for them to say so in files, 15 s that no setting changes, and
+    ends if this machine is too busy to start them in that time.
+    """
+    start = services.start_raylet
+    signature = inspect.signature(start)
+
+    def start_raylet(*args: Any, **options: Any) -> Any:
+        ports = dict(zip(AGENT_PORTS, _free_ports(len(AGENT_PORTS)), strict=True))
+        call = signature.bind(*args, **options)
+        call.arguments.update(ports)
+        folder, node = Path(call.arguments["session_dir"]), call.arguments["node_id"]
+        for name, port in ports.items():
+            (folder / f"{name}_{node}").write_text(str(port))
+        return start(*call.args, **call.kwargs)
+
+    with replaced(services, "start_raylet", start_raylet):
+        yield
+
+
+def _free_ports(number: int) -> list[int]:
+    with ExitStack() as opened:
+        sockets = [opened.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@contextmanager
+def replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    """Change what Ray has no setting for, within the block."""
     before = getattr(module, name)
     setattr(module, name, value)
     try:
@@ -311,7 +356,7 @@ def _quiet() -> Iterator[None]:
     warnings.filterwarnings("ignore", category=RayDeprecationWarning)
     with (
         _environment({**QUIET}),
-        _replaced(ray._private.worker, "print_to_stdstream", _log_message),
+        replaced(ray._private.worker, "print_to_stdstream", _log_message),
     ):
         yield
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cifar_ray.config.labelling import CarriedColumn, LabellingConfig
 from cifar_ray.errors import InputError, printable
+from cifar_ray.models.scoring import probabilities, ranking
 from cifar_ray.prediction.sources import Entry
 from cifar_ray.prediction.sources.base import UNKNOWN_SIZE
 from cifar_ray.prediction.sources.columns import arrow_type
@@ -164,10 +165,9 @@ def label_columns(
     logits: NDArray[np.float32], ok: NDArray[np.bool_], scoring: Scoring
 ) -> dict[str, object]:
     """Turn logits (N×C) into labels and scores; rows that are not `ok` (N) become null."""
-    scores = probabilities(np.where(ok[:, None], logits, 0.0), scoring.temperature)
-    # A stable sort of the logits, so that equal scores keep the order of the label names.
-    top_k = min(scoring.config.top_k, logits.shape[1])
-    order = np.argsort(-np.where(ok[:, None], logits, 0.0), axis=1, kind="stable")[:, :top_k]
+    logits = np.where(ok[:, None], logits, np.float32(0))
+    scores = probabilities(logits, scoring.temperature)
+    order = ranking(logits, scoring.config.top_k)
     names = pa.array(scoring.labels)
     best = pa.array(order[:, 0].astype(np.int32), mask=~ok)
     top_scores = np.take_along_axis(scores, order, axis=1)
@@ -182,14 +182,6 @@ def label_columns(
     if scoring.config.probabilities:
         columns["probabilities"] = lists(scores, ok)
     return columns
-
-
-def probabilities(logits: NDArray[np.float32], temperature: float | None) -> NDArray[np.float32]:
-    """Softmax of logits (N×C) over the temperature, computed in float64 and rounded once."""
-    scaled = logits.astype(np.float64) / (temperature or 1.0)
-    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    shares: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return shares.astype(np.float32)
 
 
 def lists(

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from cifar_ray.config.labelling import LabellingConfig
-from cifar_ray.prediction.row import Outcome, Scoring, ShardRows, probabilities, row_schema
+from cifar_ray.models.scoring import probabilities
+from cifar_ray.prediction.row import Outcome, Scoring, ShardRows, row_schema
 from cifar_ray.prediction.sources import Entry
 
 LABELS = ("cat", "dog", "frog")

@@ -1,0 +1,196 @@
+"""The service under load, beside its model alone: `python -m benchmarks.serve`.
+
+Starts the service with batching and without, asks each for the same images over 16 connections,
+one image a request, and prints images/s, latencies and lost requests. Between them the model alone
+labels as many images in the same process layout (decoded, in the largest batch), which is what the
+service could reach if HTTP, Ray Serve and decoding cost nothing. With `--fuzz N`, N damaged bodies
+are sent first, and the replica's memory before and after is printed.
+"""
+
+import argparse
+import io
+import os
+import platform
+import random
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import quantiles
+
+import httpx
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from cifar_ray.config.execution import ExecutionRequest
+from cifar_ray.config.serving import LOOPBACK, Limits, ServerOptions, ServiceConfig
+from cifar_ray.models.backends import open_backend, resolve_execution
+from cifar_ray.models.bundle import Bundle
+from cifar_ray.on_ray.serving.running import RunningService, running_service
+from tests.drawing import draw
+
+BATCHED, ALONE = (1, 4, 16), (1,)
+WARM_UP = 50
+PNG = {"content-type": "image/png"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    name: str
+    images_per_s: float
+    milliseconds: tuple[float, float, float] | None = None
+    lost: int = 0
+
+
+def draw_images(number: int) -> list[bytes]:
+    rng = random.Random(0)
+    images = []
+    for _ in range(number):
+        buffer = io.BytesIO()
+        draw(rng, (32, 32), "RGB").save(buffer, "PNG")
+        images.append(buffer.getvalue())
+    return images
+
+
+@contextmanager
+def service(batch_sizes: tuple[int, ...], execution: ExecutionRequest) -> Iterator[RunningService]:
+    config = ServiceConfig(
+        models={"box": str(Bundle.default().path)},
+        default_model="box",
+        execution=execution,
+        batch_sizes=batch_sizes,
+        limits=Limits(requests=256),
+    )
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port = probe.getsockname()[1]
+    with running_service(config, ServerOptions(port=port)) as running:
+        yield running
+
+
+def load(url: str, images: list[bytes], connections: int) -> tuple[float, list[float], int]:
+    """Ask for all images; seconds in all, seconds of each request, and how many were lost."""
+    local = threading.local()
+
+    def ask(data: bytes) -> tuple[float, bool]:
+        if not hasattr(local, "client"):
+            local.client = httpx.Client(base_url=url, timeout=120)
+        started = time.perf_counter()
+        answer = local.client.post("/v1/predict", content=data, headers=PNG)
+        seconds = time.perf_counter() - started
+        good = answer.status_code == 200 and answer.json()["results"][0]["status"] == "ok"
+        return seconds, good
+
+    with ThreadPoolExecutor(connections) as threads:
+        list(threads.map(ask, images[:WARM_UP]))
+        started = time.perf_counter()
+        asked = list(threads.map(ask, images))
+        wall = time.perf_counter() - started
+    return wall, [seconds for seconds, _ in asked], sum(not good for _, good in asked)
+
+
+def measure_service(
+    name: str,
+    sizes: tuple[int, ...],
+    execution: ExecutionRequest,
+    images: list[bytes],
+    connections: int,
+) -> Measured:
+    with service(sizes, execution) as running:
+        wall, seconds, lost = load(running.url, images, connections)
+    cuts = quantiles(seconds, n=100)
+    latency = (cuts[49] * 1000, cuts[94] * 1000, cuts[98] * 1000)
+    return Measured(name, len(images) / wall, latency, lost)
+
+
+def measure_model(execution: ExecutionRequest, number: int) -> Measured:
+    bundle = Bundle.default()
+    request = execution.model_copy(update={"batch_size": max(BATCHED)})
+    backend = open_backend(bundle, resolve_execution(request, bundle.spec))
+    side = bundle.spec.preprocess.input_size
+    batch = np.zeros((max(BATCHED), side, side, 3), np.uint8)
+    backend.run(batch)
+    batches = -(-number // max(BATCHED))
+    with ThreadPoolExecutor(backend.num_parallel) as threads:
+        started = time.perf_counter()
+        list(threads.map(lambda _: backend.run(batch), range(batches)))
+        wall = time.perf_counter() - started
+    return Measured("the model alone", batches * max(BATCHED) / wall)
+
+
+def fuzz(number: int, execution: ExecutionRequest) -> str:
+    """Send damaged bodies; say what came back, and what the replica's memory did."""
+    rng = random.Random(1)
+    images = draw_images(50)
+
+    def damaged() -> bytes:
+        data = bytearray(rng.choice(images))
+        for _ in range(rng.randrange(1, 20)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        return bytes(data[: rng.randrange(1, len(data) + 1)])
+
+    with service(BATCHED, execution) as running, httpx.Client(base_url=running.url) as client:
+        codes: Counter[int] = Counter()
+        memory = []
+        for count in range(number):
+            if count in (number // 4, number - 1):  # after what the first ones make it load
+                memory.append(replica_memory())
+            answer = client.post("/v1/predict", content=damaged(), headers=PNG, timeout=60)
+            codes[answer.status_code] += 1
+        alive = client.get("/readyz").status_code == 200
+    before, after = (value / 2**20 for value in memory)
+    said = ", ".join(f"{code}: {count:,}" for code, count in sorted(codes.items()))
+    return (
+        f"{number:,} damaged bodies: {said}; alive: {alive}; memory {before:.0f} → {after:.0f} MiB"
+    )
+
+
+def replica_memory() -> int:
+    processes = psutil.Process().children(recursive=True)
+    titled = [p for p in processes if "ServeReplica:cifar-ray:Replica" in "".join(p.cmdline())]
+    return max(process.memory_info().rss for process in titled)
+
+
+def table_of(results: list[Measured]) -> Table:
+    table = Table("", "images/s", "of the model's rate", "p50 ms", "p95 ms", "p99 ms", "lost")
+    model = next(result for result in results if result.milliseconds is None)
+    for result in results:
+        times = [f"{value:,.0f}" for value in result.milliseconds or ()] or ["", "", ""]
+        share = f"{result.images_per_s / model.images_per_s:.0%}"
+        lost = "" if result.milliseconds is None else str(result.lost)
+        table.add_row(result.name, f"{result.images_per_s:,.0f}", share, *times, lost)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--fuzz", type=int, default=0, metavar="N")
+    arguments = parser.parse_args()
+    cores = os.cpu_count() or 1
+    execution = ExecutionRequest(device="cpu", precision="float32", threads=cores)
+    images = draw_images(arguments.images)
+    console = Console(width=100)
+    if arguments.fuzz:
+        console.print(fuzz(arguments.fuzz, execution))
+    results = [
+        measure_service("with batches", BATCHED, execution, images, arguments.connections),
+        measure_model(execution, arguments.images),
+        measure_service("one by one", ALONE, execution, images, arguments.connections),
+    ]
+    console.print(
+        f"{len(images):,} images, {arguments.connections} connections, {Bundle.default().id}, "
+        f"float32, {cores} cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}"
+    )
+    console.print(table_of(results))
+
+
+if __name__ == "__main__":
+    main()

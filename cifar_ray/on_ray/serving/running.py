@@ -1,0 +1,89 @@
+"""Runs the service for the length of a `with` block."""
+
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ray import serve
+from ray.serve._private import api
+from ray.serve.schema import LoggingConfig
+
+from cifar_ray.config.machine import usable_cores
+from cifar_ray.config.serving import ServerOptions, ServiceConfig
+from cifar_ray.errors import InputError
+from cifar_ray.on_ray.serving.application import NAME, build
+from cifar_ray.on_ray.session import Session, ray_session, replaced
+
+START_TIMEOUT_S = 600
+"""For Serve's HTTP proxy, which on a busy machine needs longer than Serve's minute."""
+_OURS = "InputError: "
+
+
+@dataclass(frozen=True, slots=True)
+class RunningService:
+    """A service that answers."""
+
+    url: str
+    session: Session
+
+
+@contextmanager
+def running_service(config: ServiceConfig, options: ServerOptions) -> Iterator[RunningService]:
+    """Start the service, on a Ray of its own or on the cluster at `options.address`.
+
+    The block is entered when all models answer. Raises `InputError` if the port is taken or a
+    model does not serve.
+    """
+    _refuse_taken_port(options)
+    num_cpus = max(usable_cores(), options.replicas * config.execution.threads)
+    with ray_session(options.address, num_cpus) as session:
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        try:
+            _start(config, options)
+            yield RunningService(f"http://{_shown(options.host)}:{options.port}", session)
+        finally:
+            serve.shutdown()
+
+
+def _start(config: ServiceConfig, options: ServerOptions) -> None:
+    with replaced(api, "HTTP_PROXY_TIMEOUT", START_TIMEOUT_S):
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": options.host, "port": options.port},
+            logging_config=LoggingConfig(log_level="ERROR", enable_access_log=False),
+        )
+    try:
+        serve.run(build(config, options.replicas), name=NAME)
+    except RuntimeError as error:
+        reason = _reason()
+        if reason is None:
+            raise
+        raise InputError(reason) from error
+
+
+def _reason() -> str | None:
+    """Return what a replica said when it refused to start, if that was a message of ours."""
+    application = serve.status().applications.get(NAME)
+    deployments = application.deployments.values() if application else ()
+    said = [line for deployment in deployments for line in deployment.message.splitlines()]
+    ours = [line.partition(_OURS)[2] for line in said if _OURS in line]
+    return ours[-1] if ours else None
+
+
+def _refuse_taken_port(options: ServerOptions) -> None:
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((options.host, options.port))
+        except OSError as error:
+            raise InputError(
+                f"Cannot listen on {options.host}, port {options.port}: {error.strerror}. "
+                "Give another --port, or an address of this machine as --host."
+            ) from error
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,141 @@
+"""Who is let in, and when nobody is."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from starlette.testclient import TestClient
+
+from cifar_ray.config.serving import digest_of_key
+from cifar_ray.errors import InputError
+from cifar_ray.serving.app import create_app
+from cifar_ray.serving.service import Service
+from tests.unit.serving.conftest import MakeService, client_of
+
+URL = "/v1/predict"
+KEY = "0123456789abcdef"
+PNG = {"content-type": "image/png"}
+
+
+def test_without_keys_everybody_is_let_in_and_with_them_only_their_holders(
+    make_service: MakeService, picture: bytes
+) -> None:
+    digests = (digest_of_key("another key of somebody"), digest_of_key(KEY))
+    with client_of(make_service(api_key_digests=digests)) as client:
+
+        def status(**headers: str) -> int:
+            return client.post(URL, content=picture, headers={**PNG, **headers}).status_code
+
+        assert status() == 401
+        assert status(**{"X-API-Key": KEY + "0"}) == 401
+        assert status(Authorization="Bearer wrong") == 401
+        assert status(Authorization=f"Basic {KEY}") == 401
+        assert status(**{"X-API-Key": KEY}) == 200
+        assert status(Authorization=f"Bearer {KEY}") == 200
+        guarded = [client.get(path).status_code for path in ("/v1/model", "/metrics")]
+        assert guarded == [401, 401]
+        opened = [client.get(path).status_code for path in ("/", "/healthz", "/readyz")]
+        assert opened == [200, 200, 200]
+        assert client.get("/v1/model").headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_other_origins_read_no_answer_unless_they_are_listed(make_service: MakeService) -> None:
+    asked = {"Origin": "https://friend.example", "Access-Control-Request-Method": "POST"}
+    with client_of(make_service()) as client:
+        assert "access-control-allow-origin" not in client.get("/v1/model", headers=asked).headers
+        assert client.options(URL, headers=asked).status_code == 405
+    with client_of(make_service(cors_origins=("https://friend.example",))) as client:
+        answer = client.options(URL, headers=asked)
+        assert answer.headers["access-control-allow-origin"] == "https://friend.example"
+        stranger = {**asked, "Origin": "https://stranger.example"}
+        assert "access-control-allow-origin" not in client.options(URL, headers=stranger).headers
+
+
+def test_a_name_that_was_pointed_at_this_machine_is_refused(make_service: MakeService) -> None:
+    service = make_service(allowed_hosts=("localhost", "127.0.0.1"))
+    with client_of(service, base_url="http://localhost:8000") as client:
+        assert client.get("/v1/model").status_code == 200
+        assert client.get("/v1/model", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_every_answer_forbids_scripts_of_others(client: TestClient) -> None:
+    for path in ("/", "/v1/model", "/nothing"):
+        headers = client.get(path).headers
+        assert headers["content-security-policy"].startswith(
+            "default-src 'none'; script-src 'self'"
+        )
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def ask(service: Service, number: int, content: AsyncIterator[bytes]) -> list[httpx.Response]:
+    """Send requests to one event loop at the same time; the first one's body is `content`."""
+
+    async def run() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(create_app(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            bodies = [content, *[b"no image"] * (number - 1)]
+            posts = [client.post(URL, content=body, headers=PNG) for body in bodies]
+            return list(await asyncio.gather(*posts))
+
+    return asyncio.run(run())
+
+
+def test_more_requests_than_there_are_places_are_told_when_to_come_back(
+    make_service: MakeService,
+) -> None:
+    service = make_service(limits={"requests": 1})
+
+    async def until_another_was_refused() -> AsyncIterator[bytes]:
+        refused = service.metrics.requests.labels(URL, "429")
+        while not refused._value.get():
+            await asyncio.sleep(0)
+        yield b"no image"
+
+    first, second = ask(service, 2, until_another_was_refused())
+    assert (first.status_code, second.status_code) == (200, 429)
+    assert second.headers["Retry-After"] == "1"
+    assert second.json()["code"] == "busy"
+    assert ask(service, 1, until_another_was_refused())[0].status_code == 200
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(make_service: MakeService) -> None:
+    async def never() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    service = make_service(limits={"request_s": 0.01})
+    (answer,) = ask(service, 1, never())
+    assert (answer.status_code, answer.json()["code"]) == (408, "timeout")
+    assert service.gate.inside == 0
+
+
+def test_a_model_that_does_not_answer_is_not_waited_for(
+    make_service: MakeService, picture: bytes
+) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield picture
+
+    service = make_service(limits={"request_s": 0.2})
+    # Its threads are busy for good with something else.
+    service.models["first"].batcher._running = 10**6
+    (answer,) = ask(service, 1, body())
+    assert (answer.status_code, answer.json()["code"]) == (503, "busy")
+    assert service.gate.inside == 0
+
+
+def test_a_model_that_failed_makes_the_service_unready(make_service: MakeService) -> None:
+    service = make_service()
+    with client_of(service) as client:
+        assert client.get("/readyz").json() == {"status": "ready"}
+        service.models["second"].batcher.fault = RuntimeError("out of memory")
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("text", ["", "# a comment\n", "short\n", KEY + "\nshort\n"])
+def test_a_file_of_keys_holds_long_ones(text: str) -> None:
+    from cifar_ray.config.serving import key_digests
+
+    with pytest.raises(InputError, match="at least 16 characters"):
+        key_digests(text, "keys.txt")

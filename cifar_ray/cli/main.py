@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from cifar_ray import __version__
-from cifar_ray.cli import boundary, models, predict, train
+from cifar_ray.cli import boundary, jobs, models, predict, train
 
 app = typer.Typer(
     name="cifar-ray",
@@ -42,20 +42,22 @@ def options(
 predict.register(app)
 train.register(app)
 models.register(app)
+jobs.register(app)
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """Treat SIGTERM as Ctrl-C."""
     raise KeyboardInterrupt
 
 
 def run() -> NoReturn:
     """Run the command line and exit with one of the codes that the README lists."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         app()
     except SystemExit as exit_:
         # Typer has turned Ctrl-C into its exit code and said nothing about it.
-        if exit_.code == boundary.INTERRUPTED:
+        if exit_.code == boundary.INTERRUPTED and not isinstance(exit_, boundary.Ended):
             boundary.report(KeyboardInterrupt())
         raise
     except Exception as error:  # noqa: BLE001 -- the boundary: reported, with its exit code

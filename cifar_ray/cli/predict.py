@@ -10,12 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cifar_ray.cli import job_specs
 from cifar_ray.cli.boundary import console
 from cifar_ray.cli.display import LabellingDisplay, duration
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.errors import InputError
 
 if TYPE_CHECKING:
+    from cifar_ray.config.job import PredictJob
     from cifar_ray.config.labelling import LabellingConfig, RunOptions
     from cifar_ray.prediction.engine import Engine
     from cifar_ray.prediction.plan import Plan, Request
@@ -43,6 +45,7 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
+    context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="The folder of images.")],
     out: Annotated[str, typer.Option(metavar="DEST", help="Where results go: a new folder.")],
     model: Annotated[
@@ -146,8 +149,15 @@ def predict(
     )
     if dry_run:
         _show_dry_run(request, json_)
-        return
-    _run(request, options, profile, json_)
+    elif isinstance(context.obj, job_specs.Submit):
+        context.obj(job_specs.predict_job(request, options))
+    else:
+        _run(request, options, profile, json_)
+
+
+def run_job(job: "PredictJob") -> None:
+    """Run what was submitted, as the verb does."""
+    _run(job_specs.request(job), job.options, profile=False, as_json=False)
 
 
 def _config(**values: Any) -> "LabellingConfig":

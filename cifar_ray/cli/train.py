@@ -12,12 +12,13 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from cifar_ray import __version__
 from cifar_ray.cli.boundary import console
 from cifar_ray.cli.display import duration
+from cifar_ray.cli.job_specs import Submit
 from cifar_ray.config.machine import usable_cores
 
 if TYPE_CHECKING:
+    from cifar_ray.config.job import TrainJob
     from cifar_ray.config.training import TrainingSpec
     from cifar_ray.training.loop import EpochRow, Step
 
@@ -39,6 +40,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
+    context: typer.Context,
     data: Annotated[
         str,
         typer.Argument(metavar="DATA", help="`cifar10`, or a folder with a sub-folder a class."),
@@ -59,32 +61,59 @@ def train(
     json_: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Train a recipe's network, and write its bundle. Run it again to go on after a stop."""
+    from cifar_ray.config.job import TrainJob
     from cifar_ray.config.recipes import get_recipe
-    from cifar_ray.config.training import TrainingSpec, override
+    from cifar_ray.config.training import override
 
-    config = override(get_recipe(recipe), set_ or [])
     if local and workers > 1:
         raise typer.BadParameter("--local trains in one process; leave out --workers.")
-    from cifar_ray.training.device import choose_device
+    job = TrainJob(
+        data=data,
+        destination=str(out),
+        config=override(get_recipe(recipe), set_ or []),
+        settings=tuple(set_ or ()),
+        device=device,
+        workers=workers,
+    )
+    if isinstance(context.obj, Submit):
+        context.obj(job)
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    _run(job, local or (workers == 1 and address is None), address, json_)
+
+
+def run_job(job: "TrainJob") -> None:
+    """Run what was submitted, as the verb does, with Ray."""
+    _run(job, local=False, address=os.environ.get("RAY_ADDRESS"), as_json=False)
+
+
+def _run(job: "TrainJob", local: bool, address: str | None, as_json: bool) -> None:
     from cifar_ray.training.resume import open_run
 
-    spec = TrainingSpec(
-        config=config,
-        data=data if data == "cifar10" else str(Path(data).expanduser().absolute()),
-        run=str(out.expanduser().absolute()),
-        device=choose_device(device),
-        threads=max(1, usable_cores() // workers),
-        workers=workers,
-        settings=tuple(set_ or ()),
-        code_version=__version__,
-    )
+    spec = _spec(job)
     metrics = open_run(spec)
     if metrics is not None:
-        console.print(Text(f"{out} is complete already; nothing to do."))
+        console.print(Text(f"{spec.run} is complete already; nothing to do."))
     else:
-        address = address or os.environ.get("RAY_ADDRESS")
-        metrics = _train(spec, local or (workers == 1 and address is None), address)
-    _show(spec, metrics, json_)
+        metrics = _train(spec, local, address)
+    _show(spec, metrics, as_json)
+
+
+def _spec(job: "TrainJob") -> "TrainingSpec":
+    """Settle what depends on the machine that drives the run."""
+    from cifar_ray.config.training import TrainingSpec
+    from cifar_ray.training.device import choose_device
+
+    return TrainingSpec(
+        config=job.config,
+        data=job.data if job.data == "cifar10" else str(Path(job.data).expanduser().absolute()),
+        run=str(Path(job.destination).expanduser().absolute()),
+        device=choose_device(job.device),
+        threads=max(1, usable_cores() // job.workers),
+        workers=job.workers,
+        settings=job.settings,
+        code_version=job.code_version,
+    )
 
 
 def _train(spec: "TrainingSpec", local: bool, address: str | None) -> dict[str, Any]:

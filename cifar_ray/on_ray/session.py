@@ -174,6 +174,16 @@ def _connected(address: str) -> Iterator[Session]:
             ray.shutdown()
 
 
+@contextmanager
+def client_token(address: str) -> Iterator[None]:
+    """Let Ray's clients that are made within the block send this user's token, if there is one.
+
+    Raises `InputError` if the token's file cannot be read.
+    """
+    with _environment(_token_mode(address)):
+        yield
+
+
 def _token_mode(address: str) -> dict[str, str | None]:
     """Return what makes Ray send the user's token; with an explicit address it would not look."""
     if _MODE in os.environ:

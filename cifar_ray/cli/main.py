@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from cifar_ray import __version__
-from cifar_ray.cli import boundary, jobs, models, predict, train
+from cifar_ray.cli import boundary, cluster, doctor, jobs, models, predict, train
 
 app = typer.Typer(
     name="cifar-ray",
@@ -43,6 +43,8 @@ predict.register(app)
 train.register(app)
 models.register(app)
 jobs.register(app)
+cluster.register(app)
+doctor.register(app)
 
 
 def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -58,6 +58,11 @@ class Jobs:
         with self._asking(), client_token(self.address):
             self.client = JobSubmissionClient(self.address)
 
+    def ray_version(self) -> str | None:
+        """Return what Ray the cluster runs."""
+        # Read when the client connected; `get_version` tells the version of the API instead.
+        return self.client._server_ray_version
+
     def submit(
         self, entrypoint: str, job_id: str, runtime_env: dict[str, Any], metadata: dict[str, str]
     ) -> bool:

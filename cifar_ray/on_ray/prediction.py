@@ -14,6 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -23,6 +24,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from cifar_ray.config.execution import Execution
 from cifar_ray.errors import CifarRayError, Unfinished
 from cifar_ray.on_ray.board import NOTHING, POLL_INTERVAL_S, Watch, open_board
+from cifar_ray.on_ray.metrics import LabellingMeter
 from cifar_ray.on_ray.session import Session, ray_session
 from cifar_ray.on_ray.shards import Blocks, ShardSource, listing_tasks, naming_task
 from cifar_ray.on_ray.worker import ShardWorker
@@ -66,23 +68,30 @@ class RayEngine:
         """Label every shard that has no part; the actors load the model while the listing runs."""
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         with ray_session(self.address) as session:
-            board = open_board()
-            watch = Watch(board, shards.num_ranges)
-            patience = StorePatience(self.store_timeout_s)
-            actors = actor_settings(session, self.num_workers, shards.record.execution)
-            worker = (
-                shards.destination,
-                shards.source.without_ranges(),
-                self.store_timeout_s,
-                board,
-            )
-            tasks = listing_tasks(shards, board)
-            while tasks:
-                dataset = _dataset(tasks, actors, worker)
-                yield from _follow(dataset, watch, patience)
-                yield from watch.wait()
-                returned = _wait_for_returned(patience)
-                tasks = [naming_task([str(shard) for shard in returned])] if returned else []
+            meter = LabellingMeter()
+            with closing(self._run(shards, session)) as events:
+                for event in events:
+                    meter.observe(event)
+                    yield event
+
+    def _run(self, shards: RunShards, session: Session) -> Generator[RunEvent, None, None]:
+        board = open_board()
+        watch = Watch(board, shards.num_ranges)
+        patience = StorePatience(self.store_timeout_s)
+        actors = actor_settings(session, self.num_workers, shards.record.execution)
+        worker = (
+            shards.destination,
+            shards.source.without_ranges(),
+            self.store_timeout_s,
+            board,
+        )
+        tasks = listing_tasks(shards, board)
+        while tasks:
+            dataset = _dataset(tasks, actors, worker)
+            yield from _follow(dataset, watch, patience)
+            yield from watch.wait()
+            returned = _wait_for_returned(patience)
+            tasks = [naming_task([str(shard) for shard in returned])] if returned else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cifar_ray.cli import job_specs
 from cifar_ray.cli.boundary import console
-from cifar_ray.cli.display import LabellingDisplay, duration
+from cifar_ray.cli.display import LabellingDisplay, duration, shown_dashboard
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.errors import InputError
 
@@ -106,6 +106,9 @@ def predict(
         bool, typer.Option("--fresh", help="Delete the run that DEST holds, and start over.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="With Ray on this machine: start its dashboard.")
+    ] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Say where the time went, stage by stage.")
     ] = False,
@@ -123,6 +126,7 @@ def predict(
         workers=workers,
         max_failure_rate=max_failure_rate,
         store_timeout_s=store_timeout,
+        dashboard=dashboard,
     )
     config = _config(
         top_k=top_k,
@@ -188,7 +192,7 @@ def _run(request: "Request", options: "RunOptions", profile: bool, as_json: bool
     display = LabellingDisplay(console)
     stages: dict[str, float] = {}
 
-    with display.live() as show:
+    with shown_dashboard(options.dashboard, options.address), display.live() as show:
 
         def update(progress: Any) -> None:
             stages.update(progress.stage_seconds)
@@ -215,7 +219,11 @@ def _engine(plan: "Plan", options: "RunOptions") -> tuple["Engine", str]:
     """Choose the engine, and say why."""
     cores = usable_cores()
     kind, reason = options.engine, "as asked"
-    if kind == "auto" and options.address:
+    if kind == "local" and options.dashboard:
+        raise InputError("--dashboard is Ray's, and the local engine has none: leave one out.")
+    if kind == "auto" and options.dashboard:
+        kind, reason = "ray", "for its dashboard"
+    elif kind == "auto" and options.address:
         kind, reason = "ray", f"address {options.address}"
     elif kind == "auto" and cores >= RAY_REPAYS_CORES:
         kind, reason = "ray", f"{cores} cores"

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -18,6 +19,7 @@ from cifar_ray.cli import job_specs, jobs
 from cifar_ray.config import cluster
 from cifar_ray.config.job import Job
 from tests.conftest import REPOSITORY
+from tests.required import require
 
 DEPLOY = REPOSITORY / "deploy"
 FILES = sorted(
@@ -199,3 +201,11 @@ def test_rules_and_panels_ask_for_metrics_that_there_are() -> None:
     assert shown == exported()
     recorded = set(re.findall(r"record: (\S+)", rules))
     assert set(re.findall(r"\bcifar:\w+", rules)) == recorded
+
+
+def test_prometheus_takes_the_rules() -> None:
+    promtool = shutil.which("promtool")
+    require("prometheus", promtool, "there is no promtool")
+    command = [str(promtool), "check", "rules", str(DEPLOY / "prometheus" / "rules.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -86,7 +86,14 @@ def known_faults(ray_version: str | None) -> list[str]:
 def is_loopback(host: str) -> bool:
     """Tell whether a host is this machine alone."""
     try:
-        found = {info[4][0] for info in socket.getaddrinfo(host, None)}
-    except OSError:
-        return False
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        found = _addresses(host)
     return bool(found) and all(ipaddress.ip_address(address).is_loopback for address in found)
+
+
+def _addresses(host: str) -> set[str]:
+    try:
+        return {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return set()

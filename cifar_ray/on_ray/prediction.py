@@ -87,8 +87,8 @@ class RayEngine:
         )
         tasks = listing_tasks(shards, board)
         while tasks:
-            dataset = _dataset(tasks, actors, worker)
-            yield from _follow(dataset, watch, patience)
+            dataset = shard_dataset(tasks, actors, worker)
+            yield from follow(dataset, watch, patience)
             yield from watch.wait()
             returned = _wait_for_returned(patience)
             tasks = [naming_task([str(shard) for shard in returned])] if returned else []
@@ -121,8 +121,13 @@ def actor_settings(
     return ActorSettings(number, num_cpus, num_gpus)
 
 
-def _dataset(tasks: Sequence[Blocks], actors: ActorSettings, worker: tuple[Any, ...]) -> Dataset:
-    """Describe what Ray Data shall do; `worker` is what `ShardWorker` is made with."""
+def shard_dataset(
+    tasks: Sequence[Blocks],
+    actors: ActorSettings,
+    worker: tuple[Any, ...],
+    worker_class: type = ShardWorker,
+) -> Dataset:
+    """Describe what Ray Data shall do; `worker` is what `worker_class` is made with."""
     context = DataContext.get_current().copy()
     # Else what a listing gives would be held back until it has given much, or all.
     context.target_min_block_size = context.target_max_block_size = 1
@@ -134,7 +139,7 @@ def _dataset(tasks: Sequence[Blocks], actors: ActorSettings, worker: tuple[Any, 
             ShardSource(tasks), override_num_blocks=len(tasks), num_cpus=LISTING_CPUS
         )
         dataset: Dataset = shards.map_batches(
-            ShardWorker,
+            worker_class,
             batch_size=1,
             compute=ActorPoolStrategy(size=actors.number),
             num_cpus=actors.num_cpus,
@@ -153,7 +158,7 @@ class _Ended:
     error: Exception | None
 
 
-def _follow(dataset: Dataset, watch: Watch, patience: StorePatience) -> Iterator[RunEvent]:
+def follow(dataset: Dataset, watch: Watch, patience: StorePatience) -> Iterator[RunEvent]:
     """Execute a dataset and report as it goes, and what the board says in between."""
     inbox: queue.Queue[Event | _Ended] = queue.Queue()
     stop = threading.Event()

@@ -92,6 +92,7 @@ class Nodes:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "200",
             "RAY_agent_register_timeout_ms": "120000",
             "RAY_worker_register_timeout_seconds": "180",
             # `python` of a job is the first one on the path.

@@ -209,3 +209,31 @@ def test_prometheus_takes_the_rules() -> None:
     command = [str(promtool), "check", "rules", str(DEPLOY / "prometheus" / "rules.yaml")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_own_nodes_are_started_as_the_code_expects_them() -> None:
+    text = (REPOSITORY / "docs" / "own-nodes.md").read_text()
+    starts = re.findall(r"^ray start .*$", text, re.M)
+    assert len(starts) == 2
+    head, worker = starts
+    assert f"--port={cluster.GCS_PORT} " in head
+    assert f"--dashboard-host={cluster.LOOPBACK} --dashboard-port={cluster.DASHBOARD_PORT}" in head
+    assert f"--address=head:{cluster.GCS_PORT} " in worker
+    assert all(line.endswith(f"--metrics-export-port={cluster.METRICS_PORT}") for line in starts)
+    assert text.count(f"RAY_AUTH_MODE={cluster.TOKEN_MODE}") == 3
+    assert cluster.TOKEN_FILE in text
+    tags = set(re.findall(r"cifar-ray:([0-9][^ ]*)", text))
+    assert tags == {cluster.CPU_TAG}
+
+
+def test_every_verb_that_the_documents_name_is_there() -> None:
+    from typer.main import get_command
+
+    from cifar_ray.cli.main import app
+
+    known = get_command(app).list_commands(None)  # type: ignore[attr-defined, arg-type]
+    for name in ("docs/own-nodes.md", "SECURITY.md", "cluster.yaml"):
+        text = (REPOSITORY / name).read_text()
+        verbs = set(re.findall(r"(?:^|`)cifar-ray ([a-z]+)", text, re.M))
+        assert verbs
+        assert verbs <= set(known), name

@@ -43,6 +43,12 @@ class LabellingRun:
     BUNDLE = "_bundle"
     TEMPORARY = "_tmp"
     HISTORY = "_history"
+    LEASE = "_lease"
+    MARKS = "_marks"
+    REASON = "reason.json"
+    """In a folder of the history: why the run was opened again."""
+    UPDATE = "_update"
+    UPDATE_COMPLETE = "_update/complete.json"
 
     @classmethod
     def part(cls, shard: ShardName) -> str:
@@ -55,16 +61,57 @@ class LabellingRun:
         return f"{cls.MANIFEST}/shard-{shard}.parquet"
 
     @classmethod
+    def mark(cls, shard: ShardName) -> str:
+        """Return the name of the mark of a shard that is begun and not ended."""
+        return f"{cls.MARKS}/{shard}"
+
+    @classmethod
+    def update(cls, name: str) -> str:
+        """Return where a new file of the manifest lies before it takes its place."""
+        return f"{cls.UPDATE}/{name}"
+
+    @classmethod
+    def lease(cls, number: int) -> str:
+        """Return the name of a lease; the highest number holds."""
+        return f"{cls.LEASE}/{number:07d}.json"
+
+    @classmethod
+    def history(cls, number: int, name: str) -> str:
+        """Return where a file is kept that was replaced when the run was opened again."""
+        return f"{cls.HISTORY}/{number:04d}/{name}"
+
+    @classmethod
     def range_end(cls, range_number: int) -> str:
         """Return the name of the file that says that a range is listed to its end."""
         return f"{cls.MANIFEST}/end-{range_number:04d}.json"
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingRun:
-    """Paths of the files of a training run."""
+class EvaluationRun:
+    """Paths of the files of an evaluation."""
 
     folder: Path
+
+    @property
+    def metrics(self) -> Path:
+        """Metrics on held-out images; written last."""
+        return self.folder / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        """The report page."""
+        return self.folder / "report.html"
+
+    @property
+    def plots(self) -> Path:
+        """Each plot of the report as PNG."""
+        return self.folder / "plots"
+
+
+class TrainingRun(EvaluationRun):
+    """Paths of the files of a training run, which ends in an evaluation."""
+
+    __slots__ = ()
 
     @property
     def bundle(self) -> Path:
@@ -82,11 +129,6 @@ class TrainingRun:
         return self.folder / "tensorboard"
 
     @property
-    def plots(self) -> Path:
-        """Each plot of the report as PNG."""
-        return self.folder / "plots"
-
-    @property
     def config(self) -> Path:
         """The whole config of the run."""
         return self.folder / "config.json"
@@ -100,13 +142,3 @@ class TrainingRun:
     def progress(self) -> Path:
         """How far rank 0 is, while it trains under Ray."""
         return self.folder / "progress.json"
-
-    @property
-    def metrics(self) -> Path:
-        """Metrics on held-out images."""
-        return self.folder / "metrics.json"
-
-    @property
-    def report(self) -> Path:
-        """The report page."""
-        return self.folder / "report.html"

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from cifar_ray.config.job import Job, PredictJob
     from cifar_ray.config.labelling import RunOptions
     from cifar_ray.on_ray.submitting import Submission, Submitter
+    from cifar_ray.prediction.history import Reason
     from cifar_ray.prediction.plan import Request
 
 
@@ -24,7 +25,9 @@ class Submit:
         self.submission = self.submitter.submit(job)
 
 
-def predict_job(request: "Request", options: "RunOptions") -> "PredictJob":
+def predict_job(
+    request: "Request", options: "RunOptions", again: "Reason | None" = None
+) -> "PredictJob":
     """Return the spec of what was asked for; a model's `--weights` are part of what it uploads."""
     from cifar_ray.config.job import PredictJob
 
@@ -44,18 +47,17 @@ def predict_job(request: "Request", options: "RunOptions") -> "PredictJob":
         options=options.model_copy(update={"engine": "ray", "address": None}),
         fresh=request.fresh,
         source_moved=request.source_moved,
+        again=again,
     )
 
 
 def request(job: "PredictJob") -> "Request":
     """Return what the verb makes of its command line."""
-    from cifar_ray.config.job import is_local
     from cifar_ray.prediction.plan import Request
-    from cifar_ray.prediction.run_bundle import fetch_bundle
 
     model = job.model
-    if model is not None and not model.startswith("torchvision:") and not is_local(model):
-        model = str(fetch_bundle(model))
+    if model is not None and not model.startswith("torchvision:"):
+        model = local_bundle(model)
     return Request(
         source=job.source,
         destination=job.destination,
@@ -66,3 +68,11 @@ def request(job: "PredictJob") -> "Request":
         fresh=job.fresh,
         source_moved=job.source_moved,
     )
+
+
+def local_bundle(place: str) -> str:
+    """Return a bundle's folder on this machine; one that was uploaded to a bucket is fetched."""
+    from cifar_ray.config.job import is_local
+    from cifar_ray.prediction.run_bundle import fetch_bundle
+
+    return place if is_local(place) else str(fetch_bundle(place))

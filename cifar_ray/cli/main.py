@@ -8,7 +8,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from cifar_ray import __version__
-from cifar_ray.cli import boundary, cluster, doctor, jobs, models, predict, train
+from cifar_ray.cli import (
+    boundary,
+    cluster,
+    doctor,
+    evaluate,
+    export,
+    jobs,
+    models,
+    predict,
+    status,
+    train,
+    verify,
+)
 
 app = typer.Typer(
     name="cifar-ray",
@@ -39,12 +51,8 @@ def options(
         boundary.enable_debug()
 
 
-predict.register(app)
-train.register(app)
-models.register(app)
-jobs.register(app)
-cluster.register(app)
-doctor.register(app)
+for verb in (predict, verify, status, export, train, evaluate, models, jobs, cluster, doctor):
+    verb.register(app)
 
 
 def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from cifar_ray.config.job import PredictJob
     from cifar_ray.config.labelling import LabellingConfig, RunOptions
     from cifar_ray.prediction.engine import Engine
+    from cifar_ray.prediction.history import Reason
+    from cifar_ray.prediction.lease import Lease
     from cifar_ray.prediction.plan import Plan, Request
     from cifar_ray.prediction.receipt import Receipt
 
@@ -98,6 +100,18 @@ def predict(
     store_timeout: Annotated[
         float, typer.Option(min=0, help="Seconds to wait for a store that fails.")
     ] = 300.0,
+    decode_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that decoding one image may take.")
+    ] = 60.0,
+    decode_memory: Annotated[
+        int, typer.Option(min=64, help="MiB that decoding one image may take.")
+    ] = 6144,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Label the failed images of a run again.")
+    ] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Label what is new or changed since the last run.")
+    ] = False,
     source_moved: Annotated[
         bool,
         typer.Option("--source-moved", help="Go on although the same images lie elsewhere now."),
@@ -138,7 +152,11 @@ def predict(
         sample=sample,
         sample_seed=seed,
         images_per_shard=images_per_shard,
+        decode_timeout_s=decode_timeout,
+        decode_memory_mb=decode_memory,
     )
+    if retry_failed and update:
+        raise InputError("Give --retry-failed or --update; one after the other.")
     if fresh and not yes and not dry_run:
         typer.confirm(f"Delete the run in {out}?", abort=True)
     request = Request(
@@ -153,15 +171,17 @@ def predict(
     )
     if dry_run:
         _show_dry_run(request, json_)
-    elif isinstance(context.obj, job_specs.Submit):
-        context.obj(job_specs.predict_job(request, options))
+        return
+    again: Reason | None = "retry-failed" if retry_failed else "update" if update else None
+    if isinstance(context.obj, job_specs.Submit):
+        context.obj(job_specs.predict_job(request, options, again))
     else:
-        _run(request, options, profile, json_)
+        _run(request, options, again, profile, json_)
 
 
 def run_job(job: "PredictJob") -> None:
     """Run what was submitted, as the verb does."""
-    _run(job_specs.request(job), job.options, profile=False, as_json=False)
+    _run(job_specs.request(job), job.options, job.again, profile=False, as_json=False)
 
 
 def _config(**values: Any) -> "LabellingConfig":
@@ -172,13 +192,34 @@ def _config(**values: Any) -> "LabellingConfig":
     return LabellingConfig(**values)
 
 
-def _run(request: "Request", options: "RunOptions", profile: bool, as_json: bool) -> None:
-    from cifar_ray.prediction.pipeline import label, sealed_receipt
-    from cifar_ray.prediction.plan import make_plan
+def _run(
+    request: "Request",
+    options: "RunOptions",
+    again: "Reason | None",
+    profile: bool,
+    as_json: bool,
+) -> None:
+    from cifar_ray.prediction.lease import hold
+    from cifar_ray.prediction.plan import prepare, settle
 
-    plan = make_plan(request)
+    prepared = prepare(request)
+    with hold(prepared.store) as lease:
+        _label(settle(prepared), options, lease, again, profile, as_json)
+
+
+def _label(
+    plan: "Plan",
+    options: "RunOptions",
+    lease: "Lease",
+    again: "Reason | None",
+    profile: bool,
+    as_json: bool,
+) -> None:
+    from cifar_ray.prediction.pipeline import label, sealed_receipt
+    from cifar_ray.prediction.renewal import renew
+
     receipt = sealed_receipt(plan)
-    if receipt is not None:
+    if receipt is not None and again is None:
         console.print(Text(f"{plan.store.uri} is complete already; nothing to do."))
         _show_receipt(plan, receipt, as_json)
         return
@@ -189,16 +230,20 @@ def _run(request: "Request", options: "RunOptions", profile: bool, as_json: bool
     console.print(Text(why))
     if plan.resumed:
         console.print("Going on with the run in DEST.")
-    display = LabellingDisplay(console)
     stages: dict[str, float] = {}
 
-    with shown_dashboard(options.dashboard, options.address), display.live() as show:
+    def run() -> "Receipt":
+        shown = shown_dashboard(options.dashboard, options.address)
+        with shown, LabellingDisplay(console).live() as show:
 
-        def update(progress: Any) -> None:
-            stages.update(progress.stage_seconds)
-            show(progress)
+            def update(progress: Any) -> None:
+                lease.check()
+                stages.update(progress.stage_seconds)
+                show(progress)
 
-        receipt = label(plan, engine, options.max_failure_rate, update)
+            return label(plan, engine, options.max_failure_rate, update)
+
+    receipt = run() if again is None else renew(plan, again, run, console.print)
     _show_receipt(plan, receipt, as_json)
     if profile:
         _show_stages(stages)

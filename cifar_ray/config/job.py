@@ -56,6 +56,8 @@ class PredictJob(_Job):
     options: RunOptions
     fresh: bool = False
     source_moved: bool = False
+    again: Literal["retry-failed", "update"] | None = None
+    """What a run that is complete is opened again for."""
 
     @field_serializer("execution")
     def _decisions_only(self, execution: ExecutionRequest) -> dict[str, object]:
@@ -86,8 +88,22 @@ class TrainJob(_Job):
         return without_credentials(place)
 
 
-Job = PredictJob | TrainJob
-VERBS = ("predict", "train")
+class EvaluateJob(_Job):
+    """`cifar-ray evaluate` on a cluster: on one node of it."""
+
+    verb: Literal["evaluate"] = "evaluate"
+    bundles: tuple[str, ...] = Field(min_length=1)
+    data: str
+    destination: str
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @field_validator("data", "destination")
+    @classmethod
+    def _without_credentials(cls, place: str) -> str:
+        return without_credentials(place)
+
+
+Job = PredictJob | TrainJob | EvaluateJob
 _ADAPTER: TypeAdapter[Job] = TypeAdapter(Annotated[Job, Field(discriminator="verb")])
 
 

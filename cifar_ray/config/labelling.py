@@ -27,6 +27,10 @@ class LabellingConfig(_Config):
     sample: int | None = Field(None, ge=1)
     sample_seed: int = 0
     images_per_shard: int | None = Field(None, ge=1)
+    decode_timeout_s: float = Field(60.0, gt=0)
+    """That decoding one image may take; a second more for each MiB of its file."""
+    decode_memory_mb: int = Field(6144, ge=64)
+    """MiB that decoding one image may take. An image of the largest size takes 5,000."""
 
     @property
     def partial(self) -> bool:
@@ -62,6 +66,11 @@ class SourceReference(_Config):
     kind: SourceKind
     uri: str
     ranges: tuple[str, ...] = ("",)
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it names each image once, in the order of keys."""
+        return self.kind in ("folder", "s3")
 
     def without_ranges(self) -> "SourceReference":
         """Return what a reader needs, which is small whatever the store is."""

@@ -42,8 +42,9 @@ from cifar_ray.runs import ShardName
 
 LISTING_CPUS = 0.5
 """Of a task that lists; the workers leave room for one, or nothing would ever be listed."""
-MAX_RESTARTS = 10
-"""Of one actor in a whole run; `MAX_DEATHS` bounds what a single shard may do."""
+MAX_RESTARTS = 100
+"""Of one actor in a whole run; `MAX_DEATHS` bounds what a single shard may do. Each file that makes
+a decoder crash costs one."""
 
 LOG_LINES = 40
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")

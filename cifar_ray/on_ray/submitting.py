@@ -19,14 +19,15 @@ import cifar_ray
 from cifar_ray.config.job import (
     DIGEST_CHARACTERS,
     SPEC_NAME,
+    EvaluateJob,
     Job,
-    PredictJob,
     TrainJob,
     is_local,
 )
 from cifar_ray.errors import InputError, printable
 from cifar_ray.on_ray.jobs import DESTINATION, DIGEST, VERB, VERSION, JobRow, Jobs
 from cifar_ray.prediction.run_bundle import upload_bundle
+from cifar_ray.runs import TrainingRun
 
 PACKAGE = Path(cifar_ray.__file__).parent
 LOCK = "requirements.lock"
@@ -84,13 +85,17 @@ class Submitter:
         if isinstance(job, TrainJob):
             data = job.data if job.data == "cifar10" else self._place("DATA", job.data)
             return job.model_copy(update={"data": data, "destination": destination})
-        return job.model_copy(
-            update={
-                "source": self._place("SOURCE", job.source),
-                "destination": destination,
-                "model": _uploaded(job, destination),
-            }
-        )
+        if isinstance(job, EvaluateJob):
+            data = job.data if job.data == "cifar10" else self._place("DATA", job.data)
+            bundles = tuple(_uploaded(place, destination) for place in job.bundles)
+            return job.model_copy(
+                update={"data": data, "destination": destination, "bundles": bundles}
+            )
+        model = job.model
+        if model is not None and not model.startswith("torchvision:"):
+            model = _uploaded(model, destination)
+        source = self._place("SOURCE", job.source)
+        return job.model_copy(update={"source": source, "destination": destination, "model": model})
 
     def _place(self, name: str, place: str) -> str:
         if not is_local(place):
@@ -131,16 +136,18 @@ def _refuse_rivals(rows: list[JobRow], job: Job) -> None:
         )
 
 
-def _uploaded(job: PredictJob, destination: str) -> str | None:
-    model = job.model
-    if model is None or model.startswith("torchvision:") or not is_local(model):
-        return model
+def _uploaded(bundle: str, destination: str) -> str:
+    """Return where the cluster finds a bundle: beside DEST, if it is on this machine."""
+    if not is_local(bundle):
+        return bundle
     parent, _, name = destination.rstrip("/").rpartition("/")
     if not name or parent.endswith(":/"):
         raise InputError(
             f"--out {printable(destination)}: name a folder in it, beside which the model can lie."
         )
-    return upload_bundle(Path(model).expanduser(), parent)
+    path = Path(bundle.removeprefix("file://")).expanduser()
+    run = TrainingRun(path)
+    return upload_bundle(run.bundle if run.bundle.is_dir() else path, parent)
 
 
 def _entry_point(verb: str) -> Path:

@@ -3,6 +3,7 @@
     for each shard that comes in:
         for each batch of its rows:
             threads: fetch -> sha256 -> decode -> preprocess, each into the row's own slot
+                     (in a child process, if an earlier worker died over the shard)
             model: the whole batch, while the threads prepare the next ones
         rows -> part
 
@@ -21,14 +22,20 @@ from numpy.typing import NDArray
 
 from cifar_ray.config.labelling import RunRecord
 from cifar_ray.errors import ImageFault, StoreUnavailable
-from cifar_ray.images.decode import DecodeOptions, decode
+from cifar_ray.images.decode import DecodeOptions
 from cifar_ray.images.preprocess import Preprocess
 from cifar_ray.models.backends import Backend, Pending
+from cifar_ray.prediction.decoding import Decoding
 from cifar_ray.prediction.events import Progress, ShardDone, ShardReturned
+from cifar_ray.prediction.history import Reopening
+from cifar_ray.prediction.keeping import KeptRows
 from cifar_ray.prediction.manifest import Manifest, entries_digest
+from cifar_ray.prediction.marks import remove_mark, set_mark
 from cifar_ray.prediction.part import PartFooter, write_part
-from cifar_ray.prediction.row import Outcome, Scoring, ShardRows
+from cifar_ray.prediction.row import OK, Outcome, Scoring, ShardRows
 from cifar_ray.prediction.sources import Entry, Fetcher, Source, TransientFault
+from cifar_ray.prediction.stopwatch import Stopwatch
+from cifar_ray.prediction.watchdog import Limits
 from cifar_ray.runs import ShardName
 from cifar_ray.storage import Store
 
@@ -53,12 +60,15 @@ class Equipment:
     backend: Backend
     scoring: Scoring
     decode_threads: int
+    reopening: Reopening | None = None
 
 
 @dataclass(slots=True)
 class _Shard:
     name: ShardName
     rows: ShardRows
+    careful: bool
+    kept: KeptRows | None = None
     energies: list[NDArray[np.float64]] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
     fault: StoreUnavailable | None = None
@@ -80,6 +90,11 @@ class Classifying:
         self.equipment = equipment
         self.take = take
         self.threads = ThreadPoolExecutor(equipment.decode_threads, "decode")
+        self.decoding = Decoding(
+            equipment.decode_options,
+            equipment.preprocess,
+            Limits.of(equipment.record.config),
+        )
         self.prepared: deque[_Batch] = deque()
         self.in_model: deque[tuple[_Batch, list[Outcome], Pending | None]] = deque()
         self.unprepared: Iterator[_Batch] = iter(())
@@ -95,6 +110,7 @@ class Classifying:
                     yield from self._collect()
         finally:
             self.threads.shutdown(wait=False, cancel_futures=True)
+            self.decoding.close()
 
     def _prepare(self) -> bool:
         """Keep the threads busy; tell whether anything is left to do."""
@@ -115,10 +131,13 @@ class Classifying:
         equipment = self.equipment
         entries = equipment.manifest.entries(name)
         uris = [equipment.source.uri(entry) for entry in entries]
-        shard = _Shard(name, ShardRows(str(name), entries, uris))
+        careful = set_mark(equipment.store, name)
+        rows = ShardRows(str(name), entries, uris)
+        shard = _Shard(name, rows, careful, self._kept(name, entries))
         size = equipment.record.execution.batch_size
         side = equipment.preprocess.input_size
-        for start in range(0, len(entries), size):
+        # At least one, so that a shard whose images are all gone is committed too.
+        for start in range(0, max(1, len(entries)), size):
             part = entries[start : start + size]
             # Zeros, so that the slot of a failed image and the padding of the last batch are.
             images = np.zeros((size, side, side, 3), dtype=np.uint8)
@@ -129,38 +148,53 @@ class Classifying:
             ]
             yield _Batch(shard, images, chunks, start + size >= len(entries))
 
+    def _kept(self, name: ShardName, entries: list[Entry]) -> KeptRows | None:
+        equipment = self.equipment
+        if equipment.reopening is None:
+            return None
+        return KeptRows.of(equipment.store, equipment.record, name, entries, equipment.reopening)
+
+    def _revision(self, shard: _Shard) -> int:
+        reopening = self.equipment.reopening
+        return reopening.number if reopening is not None and shard.kept is not None else 0
+
     def _fill(self, shard: _Shard, entries: list[Entry], slots: NDArray[np.uint8]) -> list[Outcome]:
         if shard.fault is not None:
             return [Outcome() for _ in entries]
-        stages = {"fetch": 0.0, "hash": 0.0, "decode": 0.0, "preprocess": 0.0}
+        stopwatch = Stopwatch()
         outcomes = [
-            self._fill_slot(entry, slot, stages)
+            self._kept_outcome(shard, entry)
+            or self._fill_slot(entry, slot, shard.careful, stopwatch)
             for entry, slot in zip(entries, slots, strict=False)
         ]
-        for stage, seconds in stages.items():
-            shard.stages[stage] = shard.stages.get(stage, 0.0) + seconds
+        for stage, seconds in stopwatch.seconds.items():
+            _add(shard.stages, stage, seconds)
         return outcomes
 
+    @staticmethod
+    def _kept_outcome(shard: _Shard, entry: Entry) -> Outcome | None:
+        status = shard.kept.status(entry) if shard.kept else None
+        if status is None:
+            return None
+        return Outcome(status=status, kept=True, num_bytes=entry.size_bytes)
+
     def _fill_slot(
-        self, entry: Entry, slot: NDArray[np.uint8], stages: dict[str, float]
+        self, entry: Entry, slot: NDArray[np.uint8], careful: bool, stopwatch: Stopwatch
     ) -> Outcome:
         outcome = Outcome()
-        started = time.perf_counter()
-        stage = "fetch"
+        stopwatch.start("fetch")
         try:
             data = self.equipment.fetcher.fetch(entry)
-            started, stage = _next_stage(stages, stage, started, "hash")
+            stopwatch.start("hash")
             outcome.num_bytes = len(data)
             outcome.sha256 = hashlib.sha256(data).digest()
-            started, stage = _next_stage(stages, stage, started, "decode")
-            image = decode(data, self.equipment.decode_options)
-            started, stage = _next_stage(stages, stage, started, "preprocess")
-            outcome.width, outcome.height = image.width, image.height
-            slot[...] = self.equipment.preprocess.apply(image.pixels)
+            prepared = self.decoding.prepare(data, careful, stopwatch)
+            slot[...] = prepared.pixels
+            outcome.width, outcome.height = prepared.width, prepared.height
         except ImageFault as fault:
             outcome.status, outcome.error = fault.status, fault.error
             outcome.transient = isinstance(fault, TransientFault)
-        _next_stage(stages, stage, started, stage)
+        stopwatch.stop()
         return outcome
 
     def _submit(self, batch: _Batch) -> None:
@@ -193,7 +227,9 @@ class Classifying:
             failed = sum(outcome.status != "ok" for outcome in outcomes)
             yield Progress(len(outcomes), failed, sum(outcome.num_bytes for outcome in outcomes))
         if batch.last:
-            yield self._commit(shard)
+            event = self._commit(shard)
+            remove_mark(self.equipment.store, shard.name)
+            yield event
 
     def _commit(self, shard: _Shard) -> ShardDone | ShardReturned:
         outcomes = shard.rows.outcomes
@@ -213,8 +249,14 @@ class Classifying:
             rows=len(outcomes),
             counts=shard.rows.counts(),
             image_bytes=sum(outcome.num_bytes for outcome in outcomes),
+            revision=self.equipment.reopening.number
+            if shard.kept and self.equipment.reopening
+            else 0,
         )
-        write_part(self.equipment.store, shard.rows.table(self.equipment.scoring), footer)
+        table = shard.rows.table(self.equipment.scoring)
+        if shard.kept:
+            table = shard.kept.put_into(table)
+        write_part(self.equipment.store, table, footer)
         _add(shard.stages, "write", time.perf_counter() - started)
         energies = np.concatenate(shard.energies) if shard.energies else np.empty(0)
         median = float(np.median(energies)) if len(energies) else None
@@ -226,17 +268,9 @@ def _energies(logits: NDArray[np.float32], outcomes: list[Outcome]) -> NDArray[n
 
     W. Liu et al., "Energy-based Out-of-distribution Detection" (arXiv:2010.03759).
     """
-    ok = np.array([outcome.status == "ok" for outcome in outcomes], dtype=bool)
+    ok = np.array([outcome.status == OK and not outcome.kept for outcome in outcomes], dtype=bool)
     energies: NDArray[np.float64] = np.logaddexp.reduce(logits[ok].astype(np.float64), axis=1)
     return energies
-
-
-def _next_stage(
-    stages: dict[str, float], stage: str, started: float, following: str
-) -> tuple[float, str]:
-    now = time.perf_counter()
-    stages[stage] += now - started
-    return now, following
 
 
 def _add(stages: dict[str, float], stage: str, seconds: float) -> None:

@@ -27,6 +27,7 @@ from cifar_ray.prediction.events import (
     from_line,
 )
 from cifar_ray.prediction.shards import ListedShard
+from cifar_ray.prediction.watchdog import EXIT_CODE
 from cifar_ray.runs import ShardName
 
 SHARDS_AHEAD = 2
@@ -163,7 +164,8 @@ class LocalEngine:
             self.deaths[worker.assigned[0]] += 1
         if not worker.assigned or self.deaths[worker.assigned[0]] >= MAX_DEATHS:
             # Killed from outside is one thing; an exception of ours is another.
-            raise (Unfinished if code < 0 else CifarRayError)(_death(worker, code))
+            killed = code < 0 or code == EXIT_CODE
+            raise (Unfinished if killed else CifarRayError)(_death(worker, code))
         self.ready.extendleft(reversed(worker.assigned))
         self._start_worker()
 

@@ -9,11 +9,13 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cifar_ray.errors import CifarRayError
 from cifar_ray.prediction.sources import Boundary, Entry, Listing, Skipped
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
@@ -55,11 +57,17 @@ class ShardCounts:
     skipped: dict[str, int]
     cursor: str
     """Where the listing goes on behind the chunk."""
+    generation: int = 0
+    """The reopening of the run at which an update added the shard; 0: it was there before."""
 
 
 @dataclass(frozen=True, slots=True)
 class RangeEnd:
-    """What was found and skipped behind a range's last image; it says that all of it is listed."""
+    """What was found and skipped behind a range's last image; it says that all of it is listed.
+
+    After an update the numbers may be negative: chunks that did not change keep their counts, and
+    the end makes up for the difference.
+    """
 
     found: int
     skipped: dict[str, int]
@@ -71,6 +79,40 @@ def entries_digest(entries: list[Entry]) -> str:
     for entry in entries:
         digest.update(f"{entry.key}\0{entry.version}\0{entry.size_bytes}\n".encode())
     return digest.hexdigest()
+
+
+def chunk_bytes(entries: list[Entry], counted: RangeEnd, generation: int = 0) -> bytes:
+    """Return a chunk's file; `counted` is what was found and skipped since the chunk before it."""
+    counts = ShardCounts(
+        rows=len(entries),
+        digest=entries_digest(entries),
+        found=counted.found,
+        skipped=counted.skipped,
+        cursor=entries[-1].cursor if entries else "",
+        generation=generation,
+    )
+    metadata = {METADATA: json.dumps(asdict(counts), sort_keys=True)}
+    table = pa.table(
+        {
+            "key": [entry.key for entry in entries],
+            "version": [entry.version for entry in entries],
+            "size_bytes": [entry.size_bytes for entry in entries],
+            "locator": [entry.locator for entry in entries],
+        },
+        schema=SCHEMA.with_metadata(metadata),
+    )
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def range_end_bytes(end: RangeEnd) -> bytes:
+    """Return the file that ends a range."""
+    return json.dumps(asdict(end), sort_keys=True).encode()
+
+
+class DamagedListing(CifarRayError):
+    """A file of the manifest that is not as it was written."""
 
 
 class Manifest:
@@ -119,31 +161,12 @@ class Manifest:
         if entries:
             self._create(name, entries, counted)
             yield name
-        end = {"found": behind.found, "skipped": dict(behind.skipped)}
-        self.store.create(
-            LabellingRun.range_end(name.range_number), json.dumps(end, sort_keys=True).encode()
-        )
+        end = RangeEnd(behind.found, dict(behind.skipped))
+        self.store.create(LabellingRun.range_end(name.range_number), range_end_bytes(end))
 
     def _create(self, name: ShardName, entries: list[Entry], counted: "_Counted") -> bool:
-        counts = {
-            "rows": len(entries),
-            "digest": entries_digest(entries),
-            "found": counted.found,
-            "skipped": dict(counted.skipped),
-            "cursor": entries[-1].cursor,
-        }
-        table = pa.table(
-            {
-                "key": [entry.key for entry in entries],
-                "version": [entry.version for entry in entries],
-                "size_bytes": [entry.size_bytes for entry in entries],
-                "locator": [entry.locator for entry in entries],
-            },
-            schema=SCHEMA.with_metadata({METADATA: json.dumps(counts)}),
-        )
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        return self.store.create(LabellingRun.manifest_chunk(name), buffer.getvalue())
+        data = chunk_bytes(entries, RangeEnd(counted.found, dict(counted.skipped)))
+        return self.store.create(LabellingRun.manifest_chunk(name), data)
 
     def existing(self, range_number: int) -> list[ShardName]:
         """Return the shards of a range that are listed already, in order."""
@@ -155,31 +178,49 @@ class Manifest:
 
     def range_end(self, range_number: int) -> RangeEnd | None:
         """Return what follows the range's last image; None while it is being listed."""
+        name = LabellingRun.range_end(range_number)
         try:
-            data = self.store.read(LabellingRun.range_end(range_number))
+            data = self.store.read(name)
         except FileNotFoundError:
             return None
-        return RangeEnd(**json.loads(data))
+        with _undamaged(name):
+            return RangeEnd(**json.loads(data))
 
-    def counts(self, name: ShardName) -> ShardCounts:
-        """Return a chunk's counts, from its footer alone."""
-        with self.store.open(LabellingRun.manifest_chunk(name)) as file:
-            counts = json.loads(pq.read_schema(file).metadata[METADATA])
-        return ShardCounts(**counts)
-
-    def entries(self, name: ShardName) -> list[Entry]:
-        """Return a shard's images, in order."""
-        columns = pq.read_table(self.store.open(LabellingRun.manifest_chunk(name))).to_pydict()
-        return [
-            Entry(key, version, size, locator)
-            for key, version, size, locator in zip(
-                columns["key"],
-                columns["version"],
-                columns["size_bytes"],
-                columns["locator"],
-                strict=True,
+    def ends_digest(self, num_ranges: int) -> str:
+        """SHA-256 (hex) over the files that end the ranges; `FileNotFoundError` without one."""
+        digest = hashlib.sha256()
+        for range_number in range(num_ranges):
+            digest.update(
+                hashlib.sha256(self.store.read(LabellingRun.range_end(range_number))).digest()
             )
-        ]
+        return digest.hexdigest()
+
+    def counts(self, shard: ShardName) -> ShardCounts:
+        """Return a chunk's counts, from its footer alone."""
+        name = LabellingRun.manifest_chunk(shard)
+        with self.store.open(name) as file, _undamaged(name):
+            return ShardCounts(**json.loads(pq.read_schema(file).metadata[METADATA]))
+
+    def entries(self, shard: ShardName) -> list[Entry]:
+        """Return a shard's images, in order."""
+        name = LabellingRun.manifest_chunk(shard)
+        with self.store.open(name) as file, _undamaged(name):
+            table = pq.read_table(file, columns=SCHEMA.names)
+        columns = (column.to_pylist() for column in table.columns)
+        return [Entry(*values) for values in zip(*columns, strict=True)]
+
+
+@contextmanager
+def _undamaged(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # The store's fault, not the file's; Arrow's own have no number.
+        raise DamagedListing(
+            f"{name} of --out is damaged. `cifar-ray verify DEST --repair` moves it away; the same "
+            "command then lists those images again."
+        ) from error
 
 
 @dataclass(slots=True)

@@ -25,6 +25,8 @@ class PartFooter:
     rows: int
     counts: dict[str, int]
     image_bytes: int
+    revision: int = 0
+    """The reopening of the run at which it was written in place of another part; 0: it was not."""
 
     @property
     def failed(self) -> int:
@@ -48,6 +50,10 @@ def read_footer(store: Store, shard: ShardName) -> PartFooter | None:
         return PartFooter(**json.loads(schema.metadata[METADATA]))
     except (FileNotFoundError, pa.ArrowInvalid, TypeError, KeyError, ValueError):
         return None
+    except OSError as error:
+        if error.errno is None:
+            return None  # What Arrow says of a footer that it cannot read; the disk is well.
+        raise
 
 
 def committed(store: Store) -> set[ShardName]:

@@ -5,7 +5,7 @@ listing    every file in key order                          (listing.py)
 manifest   the listing cut into shards                      (manifest.py)
 engine     for each shard without a part, on a worker:      (local.py, on_ray/prediction.py)
                fetch -> decode -> preprocess -> classify -> row -> part
-receipt    every part checked and counted                   (receipt.py)
+sealing    every part checked and counted                   (sealing.py)
 report     a page about it                                  (report.py)
 seal       the receipt written, last                        (receipt.py)
 """
@@ -20,13 +20,16 @@ from dataclasses import dataclass, field
 from cifar_ray.errors import CifarRayError, TooManyFailures
 from cifar_ray.prediction.engine import Engine, Paused, RunEvent
 from cifar_ray.prediction.events import Listed, Progress, ShardDone
+from cifar_ray.prediction.history import last_reopening
 from cifar_ray.prediction.manifest import Manifest
 from cifar_ray.prediction.plan import Plan
-from cifar_ray.prediction.receipt import Receipt, draw_up, read_receipt, seal, unfit_parts
+from cifar_ray.prediction.receipt import Receipt, read_receipt, seal
 from cifar_ray.prediction.report import Speed, write_report
 from cifar_ray.prediction.row import OK
+from cifar_ray.prediction.sealing import draw_up, outdated_parts, unfit_parts
 from cifar_ray.prediction.shards import RunShards
 from cifar_ray.prediction.suitability import energy_warning
+from cifar_ray.prediction.update import apply_update
 from cifar_ray.runs import LabellingRun
 
 CONFIDENCE_Z = 3.0
@@ -88,12 +91,18 @@ def label(plan: Plan, engine: Engine, max_failure_rate: float, display: Display)
     store.delete(LabellingRun.TEMPORARY)
     manifest = Manifest(store, record.config.images_per_shard)
     progress = RunProgress()
+    apply_update(store)
+    reopening = last_reopening(store)
+    # What is taken up again is a choice of the worst; its failures say nothing of the whole.
+    hopeless_rate = 1.0 if reopening else max_failure_rate
+    again = outdated_parts(store, record, manifest, reopening) if reopening else frozenset()
     for _ in range(MAX_ROUNDS):
-        with closing(engine.run(RunShards.of(plan))) as events:
+        with closing(engine.run(RunShards.of(plan, again))) as events:
             for event in events:
                 follow(progress, event, plan)
                 display(progress)
-                stop_if_hopeless(progress, max_failure_rate)
+                stop_if_hopeless(progress, hopeless_rate)
+        again = frozenset()
         unfit = unfit_parts(store, record, manifest)
         if not unfit:
             break
@@ -102,8 +111,9 @@ def label(plan: Plan, engine: Engine, max_failure_rate: float, display: Display)
             store.delete(LabellingRun.part(shard))
     receipt = draw_up(store, record, manifest)
     spec, speed = plan.bundle.spec, progress.speed()
+    store.delete(LabellingRun.MARKS)
     write_report(store, plan.source, record, spec, receipt, speed, progress.warning)
-    seal(store, receipt)
+    receipt = seal(store, receipt)
     if receipt.failure_rate > max_failure_rate:
         raise TooManyFailures(
             _too_many(receipt.num_failed, receipt.listed, Counter(receipt.failed))

@@ -39,6 +39,7 @@ OWN_NAMES = (
     LabellingRun.BUNDLE,
     LabellingRun.TEMPORARY,
     LabellingRun.HISTORY,
+    LabellingRun.MARKS,
 )
 
 
@@ -67,37 +68,72 @@ class Plan:
     resumed: bool
 
 
-def make_plan(request: Request) -> Plan:
-    """Check the request, and write `run.json` unless the run has one.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that can be carried out; nothing is written yet."""
+
+    request: Request
+    reference: SourceReference
+    store: Store
+    bundle: Bundle
+    existing: RunRecord | None
+    first: list[Entry]
+    """Some of the first images, for a new run."""
+
+
+def prepare(request: Request) -> Prepared:
+    """Check a request against SOURCE, model and DEST; write nothing.
 
     Raises `InputError` for a source, model or DEST that cannot be used, with what to do.
     """
     reference = find_source(request.source)
     store = destination_store(request.destination, reference)
     bundle = open_bundle(request.model, request.weights)
+    existing = None if request.fresh else read_record(store)
+    if existing is not None:
+        check_same_run(existing, request, bundle, reference)
+        return Prepared(request, reference, store, bundle, existing, [])
+    if not request.fresh:
+        _refuse_strangers(store)
+    first = first_entries(open_source(reference, request.config))
+    return Prepared(request, reference, store, bundle, None, first)
+
+
+def settle(prepared: Prepared) -> Plan:
+    """Write `run.json` and the bundle's copy, unless the run has them. DEST's lease is held."""
+    request, store, bundle = prepared.request, prepared.store, prepared.bundle
+    existing = prepared.existing
+    if existing is not None:
+        # The ranges are those of the record: shards are numbered within them.
+        if not store.names(LabellingRun.BUNDLE):
+            store_bundle(store, bundle)  # `verify --repair` has moved a damaged copy away.
+        moved = existing.source.model_copy(update={"uri": prepared.reference.uri})
+        return Plan(existing, bundle, open_source(moved, existing.config), store, resumed=True)
     if request.fresh:
         for name in OWN_NAMES:
             store.delete(name)
-    existing = read_record(store)
-    if existing is not None:
-        check_same_run(existing, request, bundle, reference)
-        # The ranges are those of the record: shards are numbered within them.
-        moved = existing.source.model_copy(update={"uri": reference.uri})
-        return Plan(existing, bundle, open_source(moved, existing.config), store, resumed=True)
-    _refuse_strangers(store)
-    source = open_source(reference, request.config)
+    source = open_source(prepared.reference, request.config)
     record = RunRecord(
         code_version=cifar_ray.__version__,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         config=request.config,
         execution=resolve_execution(request.execution, bundle.spec),
         bundle=BundleReference(id=bundle.id, digest=bundle.digest),
-        source=reference,
-        warnings=unlike_training_images(first_entries(source), source.fetcher(), bundle.spec),
+        source=prepared.reference,
+        warnings=unlike_training_images(prepared.first, source.fetcher(), bundle.spec),
     )
     store_bundle(store, bundle)
-    store.write(LabellingRun.RECORD, record.to_bytes())
+    if not store.create(LabellingRun.RECORD, record.to_bytes()):
+        raise InputError(
+            f"Another run has begun in --out {printable(store.uri)} just now. Give the command "
+            "again once it has ended, or choose another --out."
+        )
     return Plan(record, bundle, source, store, resumed=False)
+
+
+def make_plan(request: Request) -> Plan:
+    """Prepare and settle at once: for a DEST that nobody else can write to."""
+    return settle(prepare(request))
 
 
 def destination_store(destination: str, source: SourceReference) -> Store:
@@ -192,7 +228,8 @@ def first_entries(source: Source) -> list[Entry]:
 
 
 def _refuse_strangers(store: Store) -> None:
-    names = [name for name in store.names("") if name not in OWN_NAMES]
+    own = {*OWN_NAMES, LabellingRun.LEASE}
+    names = [name for name in store.names("") if name not in own]
     if names:
         raise InputError(
             f"--out {printable(store.uri)} is not empty and holds no run "

@@ -66,6 +66,8 @@ class Outcome:
     width: int | None = None
     height: int | None = None
     transient: bool = False
+    kept: bool = False
+    """Its row is there already and is taken over."""
     num_bytes: int = 0
 
 

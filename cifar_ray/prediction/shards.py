@@ -38,10 +38,13 @@ class RunShards:
     done: frozenset[ShardName]
 
     @classmethod
-    def of(cls, plan: Plan) -> Self:
-        """Look which of a run's shards have a part."""
+    def of(cls, plan: Plan, again: frozenset[ShardName] = frozenset()) -> Self:
+        """Look which shards have a part; those of `again` are done again all the same."""
         return cls(
-            plan.record, plan.source.reference, plan.store.uri, frozenset(committed(plan.store))
+            plan.record,
+            plan.source.reference,
+            plan.store.uri,
+            frozenset(committed(plan.store) - again),
         )
 
     @property

@@ -18,6 +18,7 @@ from cifar_ray.errors import CifarRayError
 from cifar_ray.models.backends import open_backend
 from cifar_ray.prediction.classify import Classifying, Equipment
 from cifar_ray.prediction.events import Event, Progress, WorkerError, WorkerReady, to_line
+from cifar_ray.prediction.history import last_reopening
 from cifar_ray.prediction.manifest import Manifest
 from cifar_ray.prediction.row import Scoring
 from cifar_ray.prediction.run_bundle import run_bundle
@@ -51,6 +52,7 @@ def equip(store: Store, reference: SourceReference) -> Equipment:
             config=record.config,
         ),
         decode_threads=max(1, execution.threads),
+        reopening=last_reopening(store),
     )
 
 

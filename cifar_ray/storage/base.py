@@ -33,6 +33,9 @@ class Store(Protocol):
     def names(self, folder: str, prefix: str = "") -> list[str]:
         """Return the names directly in `folder` that begin with `prefix`, in order, or none."""
 
+    def written(self, folder: str, prefix: str = "") -> list[tuple[str, float]]:
+        """Return what `names` does, each with the time at which it was written (Unix seconds)."""
+
     def delete(self, name: str) -> None:
         """Delete a file or a folder with all in it; nothing happens if there is none."""
 

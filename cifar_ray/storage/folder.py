@@ -8,7 +8,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,6 +61,15 @@ class FolderStore:
         except FileNotFoundError:
             return []
         return sorted(name for name in found if name.startswith(prefix))
+
+    def written(self, folder: str, prefix: str = "") -> list[tuple[str, float]]:
+        """Return what `names` does, each with the time at which it was written (Unix seconds)."""
+        found = []
+        for name in self.names(folder, prefix):
+            # Gone since: replaced or repaired.
+            with suppress(FileNotFoundError):
+                found.append((name, (self.root / folder / name).stat().st_mtime))
+        return found
 
     def delete(self, name: str) -> None:
         """Delete a file or a folder with all in it; nothing happens if there is none."""

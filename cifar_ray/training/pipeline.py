@@ -7,6 +7,7 @@ loop        augment -> forward -> backward -> step, by epochs      (loop.py)
 checkpoint  after every epoch                                      (checkpoint.py)
 metrics     temperature on validation images, numbers on test      (metrics.py)
 bundle      of the best epoch                                      (models/bundle.py)
+report      page and plots                                         (report.py)
 """
 
 import json
@@ -33,6 +34,8 @@ from cifar_ray.models.weights import round_weights
 from cifar_ray.runs import TrainingRun
 from cifar_ray.training import checkpoint
 from cifar_ray.training.dataset import LabelledImages, split
+from cifar_ray.training.evaluation import Evaluation
+from cifar_ray.training.held_out import in_memory
 from cifar_ray.training.loop import EpochRow, Ranks, Step, Trainer
 from cifar_ray.training.metrics import (
     Timing,
@@ -40,6 +43,7 @@ from cifar_ray.training.metrics import (
     evaluate,
     fit_temperature,
 )
+from cifar_ray.training.report import Provenance, write_report
 from cifar_ray.training.sources import Data, geometry, load
 
 INITIALISATION_IMAGES = 5_000
@@ -162,18 +166,41 @@ def finish(
         **evaluate(logits, held_out.labels.numpy(), names, temperature, timing),
         "validation_accuracy": best.validation_accuracy,
         "best_epoch": best.epoch,
-        "temperature": temperature,
         "training_seconds": sum(row.seconds for row in progress.history),
     }
     # A kill between bundle and metrics leaves a bundle that is made again.
     shutil.rmtree(run.bundle, ignore_errors=True)
-    save_bundle(
+    bundle = save_bundle(
         run.bundle,
         trainer.averaged.cpu(),
         bundle_spec(spec, data, splits, metrics, validation_logits),
     )
+    evaluation = Evaluation(
+        name=run.folder.name,
+        bundle=bundle,
+        held_out=in_memory(held_out, data.name, metrics["evaluated_on"]),
+        logits=logits,
+        metrics=metrics,
+        history=[row.as_dict() for row in progress.history],
+    )
+    write_report(run, [evaluation], provenance(evaluation, len(splits.validation), best.epoch))
     write_json(run.metrics, metrics)
     return metrics
+
+
+def provenance(evaluation: Evaluation, num_validation: int, best_epoch: int) -> Provenance:
+    """Return what the page says of how images were used."""
+    chosen_on = (
+        f"Epoch {best_epoch + 1} of {len(evaluation.history)} and the temperature were chosen on"
+        f" {num_validation:,} validation images, which the network was not trained on."
+    )
+    if evaluation.held_out.split == "test":
+        return Provenance(f"{chosen_on} The images of this page were used for this page alone.")
+    warning = (
+        "There were no test images: the numbers are of the validation images, on which the epoch"
+        " and the temperature were chosen, and are a little better than on new ones."
+    )
+    return Provenance(chosen_on, (warning,))
 
 
 def bundle_spec(

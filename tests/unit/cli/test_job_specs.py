@@ -7,7 +7,7 @@ import pytest
 
 from cifar_ray.cli import job_specs, jobs
 from cifar_ray.config.execution import ExecutionRequest
-from cifar_ray.config.job import Job, PredictJob, TrainJob
+from cifar_ray.config.job import EvaluateJob, Job, PredictJob, TrainJob
 from cifar_ray.config.labelling import LabellingConfig, RunOptions
 from cifar_ray.errors import InputError
 from cifar_ray.prediction.plan import Request
@@ -51,7 +51,7 @@ def test_a_request_survives_the_way_to_the_cluster() -> None:
 
 def test_every_field_of_a_request_travels() -> None:
     asked = {field.name for field in fields(Request)} - {"weights"}
-    assert asked == set(PredictJob.model_fields) - {"verb", "code_version", "options"}
+    assert asked == set(PredictJob.model_fields) - {"verb", "code_version", "options", "again"}
 
 
 def test_submit_takes_the_options_of_the_verb() -> None:
@@ -68,12 +68,19 @@ def test_submit_takes_the_options_of_the_verb() -> None:
 
 
 def test_submit_train_sends_the_whole_recipe() -> None:
-    job = parse(
-        "train", "cifar10", "--recipe", "cnn-122k", "--out", "/runs/a", "--set", "epochs=3"
-    )
+    job = parse("train", "cifar10", "--recipe", "cnn-122k", "--out", "/runs/a", "--set", "epochs=3")
     assert isinstance(job, TrainJob)
     assert job.config.epochs == 3
     assert job.settings == ("epochs=3",)
+
+
+def test_a_run_that_is_renewed_and_an_evaluation_travel() -> None:
+    renewed = parse("predict", "s3://bucket/a", "--out", "s3://bucket/b", "--retry-failed")
+    assert isinstance(renewed, PredictJob)
+    assert renewed.again == "retry-failed"
+    judged = parse("evaluate", "runs/a", "runs/b", "cifar10", "--out", "/mnt/judged")
+    assert isinstance(judged, EvaluateJob)
+    assert (judged.bundles, judged.data) == (("runs/a", "runs/b"), "cifar10")
 
 
 def test_the_local_engine_is_no_job() -> None:

@@ -12,7 +12,7 @@ if find_spec("ray") is None:
     pytest.skip("Ray has no package for this platform", allow_module_level=True)
 
 from cifar_ray.config.execution import ExecutionRequest
-from cifar_ray.config.job import PredictJob, TrainJob, read_job
+from cifar_ray.config.job import EvaluateJob, PredictJob, TrainJob, read_job
 from cifar_ray.config.labelling import LabellingConfig, RunOptions
 from cifar_ray.config.recipes import get_recipe
 from cifar_ray.errors import InputError
@@ -120,6 +120,14 @@ def test_a_local_model_goes_beside_the_destination_once(server: JobServer, tmp_p
     assert set(written) == {path.name for path in BOX.iterdir()}
     submitter.submit(job(model=str(BOX), **places))
     assert {path.name: path.stat().st_mtime_ns for path in model.iterdir()} == written
+
+
+def test_bundles_that_are_evaluated_are_uploaded(server: JobServer, tmp_path: Path) -> None:
+    asked = EvaluateJob(bundles=(str(BOX),), data="cifar10", destination=str(tmp_path / "judged"))
+    sent = Submitter(Jobs(server.url), shared_path=True).submit(asked)
+    (bundle,) = json.loads(server.files(sent.job_id)["spec.json"])["bundles"]
+    assert Path(bundle).parent == tmp_path / "_bundles"
+    assert "jobs/evaluate.py" in server.files(sent.job_id)
 
 
 def test_shipped_code_is_this_package_and_the_lock(server: JobServer) -> None:

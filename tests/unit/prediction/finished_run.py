@@ -19,9 +19,11 @@ from cifar_ray.images.preprocess import Preprocess
 from cifar_ray.models.bundle_spec import BundleSpec, TrainedOn
 from cifar_ray.prediction.manifest import Manifest, entries_digest
 from cifar_ray.prediction.part import PartFooter, write_part
-from cifar_ray.prediction.receipt import Receipt, draw_up, seal, unfit_parts
+from cifar_ray.prediction.receipt import Receipt, seal
 from cifar_ray.prediction.row import Outcome, Scoring, ShardRows
-from cifar_ray.prediction.sources import Entry, Source, open_source
+from cifar_ray.prediction.sealing import draw_up, unfit_parts
+from cifar_ray.prediction.sources import Entry, Fetcher, Source, open_source
+from cifar_ray.runs import LabellingRun
 from cifar_ray.storage import FolderStore
 
 LABELS = ("cat", "dog", "ship")
@@ -78,11 +80,12 @@ def finish_run(
     manifest = Manifest(store, config.images_per_shard)
     random = np.random.default_rng(0)
     images = open_source(record.source, config)
+    fetcher = images.fetcher()
     for shard in manifest.shards(0, images.listing(0)):
         entries = manifest.entries(shard)
         rows = ShardRows(str(shard), entries, [images.uri(entry) for entry in entries])
         logits = 3 * random.standard_normal((len(entries), len(labels)), dtype=np.float32)
-        rows.add([_look_at(source, entry) for entry in entries], logits, None)
+        rows.add([_look_at(fetcher, entry) for entry in entries], logits, None)
         footer = PartFooter(
             run=record.digest,
             shard=str(shard),
@@ -92,14 +95,15 @@ def finish_run(
             image_bytes=sum(entry.size_bytes for entry in entries),
         )
         write_part(store, rows.table(scoring), footer)
+    store.write(LabellingRun.RECORD, record.to_bytes())
     assert unfit_parts(store, record, manifest) == []
     receipt = draw_up(store, record, manifest)
-    seal(store, receipt)
+    receipt = seal(store, receipt)
     return FinishedRun(store, images, record, spec, receipt)
 
 
-def _look_at(source: Path, entry: Entry) -> Outcome:
-    data = (source / entry.key).read_bytes()
+def _look_at(fetcher: Fetcher, entry: Entry) -> Outcome:
+    data = fetcher.fetch(entry)
     outcome = Outcome(sha256=hashlib.sha256(data).digest(), num_bytes=len(data))
     try:
         image = decode(data, DecodeOptions())

@@ -18,6 +18,15 @@ def test_a_write_replaces_and_leaves_nothing_unfinished(tmp_path: Path) -> None:
     assert store.names("_tmp") == []
 
 
+def test_names_come_with_the_times_at_which_they_were_written(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    assert store.written("a") == []
+    for number, name in enumerate(("a/x-1", "a/x-2", "a/y")):
+        store.write(name, b"")
+        os.utime(tmp_path / name, (number, number))
+    assert store.written("a", "x-") == [("x-1", 0.0), ("x-2", 1.0)]
+
+
 def test_of_many_that_create_one_file_one_wins_and_its_bytes_stay(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     won: list[int] = []

@@ -69,6 +69,15 @@ def test_a_run_leaves_a_bundle_that_says_what_it_was_trained_on(whole: TrainingR
     bundle.check()
 
 
+def test_a_run_ends_with_its_report_and_plots(whole: TrainingRun) -> None:
+    page = whole.report.read_text()
+    assert "18 of 18 images right" in page
+    assert "were chosen on 18 validation images" in page
+    assert "The images of this page were used for this page alone." in page
+    names = {path.stem for path in whole.plots.iterdir()}
+    assert {"confusion_matrix", "roc", "reliability", "loss", "accuracy", "predictions"} == names
+
+
 def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(
     classes: Path, whole: TrainingRun, tmp_path: Path
 ) -> None:

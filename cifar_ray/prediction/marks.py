@@ -1,0 +1,20 @@
+"""Marks: which shards a worker has begun and not ended.
+
+A file a shard, created when a worker begins it and deleted when its part is there or the shard goes
+back to the queue. Who finds one knows that a worker died over the shard, or was stopped, and does
+the shard with care. It need not know which: the rows are the same either way, so a mark too many
+costs some time and nothing else.
+"""
+
+from cifar_ray.runs import LabellingRun, ShardName
+from cifar_ray.storage import Store
+
+
+def set_mark(store: Store, shard: ShardName) -> bool:
+    """Mark a shard as begun; tell whether it was marked already."""
+    return not store.create(LabellingRun.mark(shard), b"")
+
+
+def remove_mark(store: Store, shard: ShardName) -> None:
+    """Note that a shard is no longer in hand."""
+    store.delete(LabellingRun.mark(shard))

@@ -1,0 +1,35 @@
+"""A sealed run taken up again: its failed images retried, or what is new in its source."""
+
+from collections.abc import Callable
+
+from cifar_ray.prediction.history import Reason, last_reopening, reopen
+from cifar_ray.prediction.plan import Plan
+from cifar_ray.prediction.receipt import Receipt, read_receipt
+from cifar_ray.prediction.update import update_manifest
+from cifar_ray.runs import LabellingRun
+
+
+def renew(
+    plan: Plan, reason: Reason, run: Callable[[], Receipt], say: Callable[[str], None]
+) -> Receipt:
+    """Finish the run if it is open, open it again for `reason`, and finish that.
+
+    `run` labels and seals what is open; `say` is told what was found. Killed anywhere, the same
+    call goes on.
+    """
+    sealed, latest = read_receipt(plan.store), last_reopening(plan.store)
+    going_on = sealed is None and latest is not None and latest.reason == reason
+    if sealed is None and not going_on:
+        sealed = run()
+    if reason == "update" and not plan.store.exists(LabellingRun.UPDATE_COMPLETE):
+        changes = update_manifest(plan)
+        say(
+            f"{changes.new:,} new images, {changes.changed:,} changed, {changes.removed:,} removed."
+        )
+    elif reason == "retry-failed" and sealed is not None:
+        if not sealed.num_failed:
+            say("No image has failed; nothing to do.")
+            return sealed
+        reopen(plan.store, reason)
+        say(f"{sealed.num_failed:,} failed images are read again.")
+    return run()

@@ -1,0 +1,134 @@
+"""Ends what decodes for too long or takes too much memory: a child, or else the whole worker.
+
+Nothing in a process can stop a library that does not return, so the worker ends itself; its driver
+starts another one, which finds the mark of the shard and does it with care.
+"""
+
+import faulthandler
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, NoReturn
+
+import psutil
+
+from cifar_ray.config.labelling import LabellingConfig
+
+TICK_S = 0.1
+EXIT_CODE = 86
+"""Of a worker that its watchdog has ended."""
+STDERR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What decoding one image may take."""
+
+    seconds: float
+    """For an empty file; each MiB of it adds a second."""
+    memory_bytes: int
+
+    @classmethod
+    def of(cls, config: LabellingConfig) -> "Limits":
+        """Return those of a run."""
+        return cls(config.decode_timeout_s, config.decode_memory_mb * 2**20)
+
+    def seconds_for(self, size_bytes: int) -> float:
+        """Return how long a file of this size may take."""
+        return self.seconds + size_bytes / 2**20
+
+
+def end_worker() -> NoReturn:
+    """End this process, whatever its other threads are in."""
+    sys.stderr.write("Decoding an image took too long or too much memory; the worker ends.\n")
+    sys.stderr.flush()
+    os._exit(EXIT_CODE)
+
+
+class _Watched(NamedTuple):
+    began: int
+    until: int
+    end: Callable[[], None]
+    process: psutil.Process
+    memory_bytes: int
+
+
+class Watchdog:
+    """A thread that looks ten times a second at what the others decode.
+
+    Time is counted in its looks: to it, a process or machine that was suspended for an hour has
+    lost a tick, and no image is blamed for that.
+    """
+
+    def __init__(self, limits: Limits, end_worker: Callable[[], None] = end_worker) -> None:
+        """Start the thread; `close` ends it."""
+        self.limits = limits
+        self.end_worker = end_worker
+        self.process = psutil.Process()
+        # What the model and the batches hold is no image's doing.
+        self.worker_memory_bytes = self.process.memory_info().rss + limits.memory_bytes
+        self.ticks = 0
+        self.watched: dict[int, _Watched] = {}
+        self.closed = threading.Event()
+        self.thread = threading.Thread(target=self._look_on, daemon=True, name="watchdog")
+        self.thread.start()
+
+    def begin(self, size_bytes: int) -> None:
+        """The calling thread begins to decode; beyond the limits, this process is ended."""
+        self._begin(size_bytes, self.end_worker, self.process, self.worker_memory_bytes)
+
+    def begin_in_child(
+        self, size_bytes: int, child: "subprocess.Popen[bytes]", process: psutil.Process
+    ) -> None:
+        """A child decodes for the calling thread; beyond the limits, the child is killed."""
+        self._begin(size_bytes, child.kill, process, self.limits.memory_bytes)
+
+    def end(self) -> None:
+        """The calling thread has decoded."""
+        del self.watched[threading.get_ident()]
+
+    def close(self) -> None:
+        """Stop looking."""
+        self.closed.set()
+        self.thread.join()
+
+    def _begin(
+        self, size_bytes: int, end: Callable[[], None], process: psutil.Process, memory_bytes: int
+    ) -> None:
+        until = self.ticks + 1 + int(self.limits.seconds_for(size_bytes) / TICK_S)
+        watched = _Watched(self.ticks, until, end, process, memory_bytes)
+        self.watched[threading.get_ident()] = watched
+
+    def _look_on(self) -> None:
+        armed_until = 0
+        while not self.closed.wait(TICK_S):
+            self.ticks += 1
+            watched = list(self.watched.values())
+            for one in watched:
+                if one.began < self.ticks - 1 and self._exceeds(one):
+                    one.end()
+            if self.ticks >= armed_until:
+                armed_until = self.ticks + int(1 / TICK_S)
+                self._arm(watched)
+        faulthandler.cancel_dump_traceback_later()
+
+    def _exceeds(self, one: _Watched) -> bool:
+        try:
+            return self.ticks > one.until or one.process.memory_info().rss > one.memory_bytes
+        except psutil.NoSuchProcess:
+            return False  # A child that has ended by itself: who reads its output sees that.
+
+    def _arm(self, watched: list[_Watched]) -> None:
+        """Have the process ended from outside of Python should this thread never run again.
+
+        A library that does not return may not have released the interpreter's lock either.
+        """
+        if not watched:
+            faulthandler.cancel_dump_traceback_later()
+            return
+        ticks_left = max(one.until for one in watched) - self.ticks
+        seconds = 1.0 + max(1.0, ticks_left * TICK_S)
+        faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)

@@ -78,6 +78,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     files = (path for path in (REPOSITORY / "cifar_ray").rglob("*") if path.is_file())
     names = {path.relative_to(REPOSITORY).as_posix() for path in files}
+    names |= {f"cifar_ray/jobs/{path.name}" for path in (REPOSITORY / "jobs").glob("*.py")}
     expected = {name for name in names if "__pycache__" not in name and "/." not in name}
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert held == expected

@@ -16,6 +16,10 @@ DEBUG_VARIABLE = "CIFAR_RAY_DEBUG"
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+class Ended(SystemExit):
+    """The end of a command that has said itself why it ends with this code."""
+
+
 def enable_debug() -> None:
     """Print tracebacks from now on, in the processes that we start too."""
     os.environ[DEBUG_VARIABLE] = "1"

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
+from cifar_ray.cli.boundary import console
+
 if TYPE_CHECKING:
     from cifar_ray.prediction.pipeline import Display, RunProgress
 
@@ -72,6 +74,28 @@ class LabellingDisplay:
         if progress.pause is not None:
             parts.append(f"PAUSED for {progress.pause.delay_s:.0f} s: {progress.pause.reason}")
         return " · ".join(parts)
+
+
+@contextmanager
+def shown_dashboard(wanted: bool, address: str | None) -> Iterator[None]:
+    """Within the block, have a Ray of our own with its dashboard, if that is wanted, and say where.
+
+    What runs in the block joins it. A cluster at `address` has its dashboard already.
+    """
+    if not wanted:
+        yield
+        return
+    from cifar_ray.on_ray.session import ray_session
+
+    with ray_session(address, dashboard=True) as session:
+        if session.dashboard_url:
+            console.print(
+                Text(
+                    f"Dashboard http://{session.dashboard_url} asks for the token in "
+                    f"{session.token_path}; metrics http://{session.metrics_address}/metrics."
+                )
+            )
+        yield
 
 
 def duration(seconds: float) -> str:

@@ -11,9 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from cifar_ray.cli import job_specs
 from cifar_ray.cli.boundary import console
 
 if TYPE_CHECKING:
+    from cifar_ray.config.job import EvaluateJob
     from cifar_ray.training.evaluation import Evaluation
 
 EXAMPLES = """
@@ -31,6 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
+    context: typer.Context,
     bundles_and_data: Annotated[
         list[str],
         typer.Argument(
@@ -50,7 +53,25 @@ def evaluate(
     *bundles, data = bundles_and_data
     if not bundles:
         raise typer.BadParameter("Give at least one bundle, and then DATA.")
+    from cifar_ray.config.job import EvaluateJob
+
+    job = EvaluateJob(bundles=tuple(bundles), data=data, destination=str(out), device=device)
+    if isinstance(context.obj, job_specs.Submit):
+        context.obj(job)
+    else:
+        _run(job, json_)
+
+
+def run_job(job: "EvaluateJob") -> None:
+    """Run what was submitted, as the verb does."""
+    bundles = tuple(job_specs.local_bundle(place) for place in job.bundles)
+    _run(job.model_copy(update={"bundles": bundles}), as_json=False)
+
+
+def _run(job: "EvaluateJob", as_json: bool) -> None:
     from cifar_ray.training.evaluate_bundles import evaluate_bundles
+
+    out = Path(job.destination)
 
     bar = Progress(
         TextColumn("{task.description}", markup=False),
@@ -70,9 +91,9 @@ def evaluate(
 
     with bar:
         evaluations = evaluate_bundles(
-            [Path(path) for path in bundles], data, out, device, on_images
+            [Path(path) for path in job.bundles], job.data, out, job.device, on_images
         )
-    _show(evaluations, out, json_)
+    _show(evaluations, out, as_json)
 
 
 def _show(evaluations: "list[Evaluation]", out: Path, as_json: bool) -> None:

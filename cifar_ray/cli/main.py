@@ -9,16 +9,7 @@ import typer
 
 from cifar_ray import __version__
 from cifar_ray.cli import (
-    bot,
     boundary,
-    evaluate,
-    export,
-    models,
-    predict,
-    serve,
-    status,
-    train,
-    verify,
 )
 
 app = typer.Typer(
@@ -50,22 +41,19 @@ def options(
         boundary.enable_debug()
 
 
-for verb in (predict, verify, status, export, train, evaluate, models, serve, bot):
-    verb.register(app)
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """Treat SIGTERM as Ctrl-C."""
     raise KeyboardInterrupt
 
 
 def run() -> NoReturn:
     """Run the command line and exit with one of the codes that the README lists."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         app()
     except SystemExit as exit_:
         # Typer has turned Ctrl-C into its exit code and said nothing about it.
-        if exit_.code == boundary.INTERRUPTED:
+        if exit_.code == boundary.INTERRUPTED and not isinstance(exit_, boundary.Ended):
             boundary.report(KeyboardInterrupt())
         raise
     except Exception as error:  # noqa: BLE001 -- the boundary: reported, with its exit code

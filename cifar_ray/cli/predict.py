@@ -10,12 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cifar_ray.cli import job_specs
 from cifar_ray.cli.boundary import console
-from cifar_ray.cli.display import LabellingDisplay, duration
+from cifar_ray.cli.display import LabellingDisplay, duration, shown_dashboard
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.errors import InputError
 
 if TYPE_CHECKING:
+    from cifar_ray.config.job import PredictJob
     from cifar_ray.config.labelling import LabellingConfig, RunOptions
     from cifar_ray.prediction.engine import Engine
     from cifar_ray.prediction.history import Reason
@@ -49,12 +51,14 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder of images; a manifest (.parquet, .csv, .jsonl with a column uri); a "
-            ".tar, .zip or .parquet with images in it, or a folder or a quoted pattern of those.",
+            help="A folder of images, or s3://BUCKET/PREFIX; a manifest (.parquet, .csv, .jsonl "
+            "with a column uri); a .tar, .zip or .parquet with images in it, or a folder or a "
+            "quoted pattern of those.",
         ),
     ],
     out: Annotated[str, typer.Option(metavar="DEST", help="Where results go: a new folder.")],
@@ -138,6 +142,9 @@ def predict(
         bool, typer.Option("--fresh", help="Delete the run that DEST holds, and start over.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="With Ray on this machine: start its dashboard.")
+    ] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Say where the time went, stage by stage.")
     ] = False,
@@ -155,6 +162,7 @@ def predict(
         workers=workers,
         max_failure_rate=max_failure_rate,
         store_timeout_s=store_timeout,
+        dashboard=dashboard,
     )
     config = _config(
         top_k=top_k,
@@ -189,7 +197,15 @@ def predict(
         _show_dry_run(request, json_)
         return
     again: Reason | None = "retry-failed" if retry_failed else "update" if update else None
-    _run(request, options, again, profile, json_)
+    if isinstance(context.obj, job_specs.Submit):
+        context.obj(job_specs.predict_job(request, options, again))
+    else:
+        _run(request, options, again, profile, json_)
+
+
+def run_job(job: "PredictJob") -> None:
+    """Run what was submitted, as the verb does."""
+    _run(job_specs.request(job), job.options, job.again, profile=False, as_json=False)
 
 
 def _config(**values: Any) -> "LabellingConfig":
@@ -241,7 +257,8 @@ def _label(
     stages: dict[str, float] = {}
 
     def run() -> "Receipt":
-        with LabellingDisplay(console).live() as show:
+        shown = shown_dashboard(options.dashboard, options.address)
+        with shown, LabellingDisplay(console).live() as show:
 
             def update(progress: Any) -> None:
                 lease.check()
@@ -271,7 +288,11 @@ def _engine(plan: "Plan", options: "RunOptions") -> tuple["Engine", str]:
     """Choose the engine, and say why."""
     cores = usable_cores()
     kind, reason = options.engine, "as asked"
-    if kind == "auto" and options.address:
+    if kind == "local" and options.dashboard:
+        raise InputError("--dashboard is Ray's, and the local engine has none: leave one out.")
+    if kind == "auto" and options.dashboard:
+        kind, reason = "ray", "for its dashboard"
+    elif kind == "auto" and options.address:
         kind, reason = "ray", f"address {options.address}"
     elif kind == "auto" and cores >= RAY_REPAYS_CORES:
         kind, reason = "ray", f"{cores} cores"

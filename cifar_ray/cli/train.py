@@ -16,12 +16,14 @@ from rich.text import Text
 
 from cifar_ray import __version__
 from cifar_ray.cli.boundary import console
+from cifar_ray.cli.job_specs import Submit
 from cifar_ray.cli.training_display import TrainingDisplay
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.errors import InputError
 
 if TYPE_CHECKING:
-    from cifar_ray.config.training import TrainingSpec
+    from cifar_ray.config.job import TrainJob
+    from cifar_ray.config.training import TrainingConfig, TrainingSpec
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -48,6 +50,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(metavar="RUN", help="The run's folder.")],
     data: Annotated[
         str | None,
@@ -101,7 +104,10 @@ def train(
     address = address or os.environ.get("RAY_ADDRESS")
     local = local or (workers == 1 and address is None)
     settings = [*(FROM_SCRATCH if from_scratch else ()), *(set_ or ())]
-    request = _Request(data, weights, device, workers, settings)
+    request = _Request(data, str(weights) if weights else None, device, workers, settings)
+    if isinstance(context.obj, Submit):
+        context.obj(_job(request, recipe, from_, out))
+        return
     if recipe == REPORTS:
         from cifar_ray.cli.reproduce import reproduce
 
@@ -115,15 +121,25 @@ def train(
             out.expanduser().absolute(), names, lambda s: _train(s, local, address), max_minutes
         )
         return
-    spec = _spec(request, recipe, from_, out)
+    _run(_spec(request, recipe, from_, out), local, address, json_)
+
+
+def run_job(job: "TrainJob") -> None:
+    """Run what was submitted, as the verb does, with Ray."""
+    request = _Request(job.data, job.weights, job.device, job.workers, list(job.settings))
+    spec = _spec_of_config(request, job.config, Path(job.destination).expanduser().absolute())
+    _run(spec, local=False, address=os.environ.get("RAY_ADDRESS"), as_json=False)
+
+
+def _run(spec: "TrainingSpec", local: bool, address: str | None, as_json: bool) -> None:
     from cifar_ray.training.resume import open_run
 
     metrics = open_run(spec)
     if metrics is not None:
-        console.print(Text(f"{out} is complete already; nothing to do."))
+        console.print(Text(f"{spec.run} is complete already; nothing to do."))
     else:
         metrics = _train(spec, local, address)
-    _show(spec, metrics, json_)
+    _show(spec, metrics, as_json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +147,8 @@ class _Request:
     """What the command line says of any run."""
 
     data: str | None
-    weights: Path | None
-    device: str
+    weights: str | None
+    device: Literal["auto", "cpu", "cuda"]
     workers: int
     settings: list[str]
 
@@ -163,27 +179,55 @@ def _spec(request: _Request, recipe: str | None, from_: Path | None, out: Path) 
     )
 
 
+def _job(request: _Request, recipe: str | None, from_: Path | None, out: Path) -> "TrainJob":
+    """Return what travels to a cluster, which settles the rest by its own machines."""
+    from cifar_ray.config.job import TrainJob
+    from cifar_ray.config.recipes import get_recipe
+    from cifar_ray.config.training import override
+
+    if recipe is None or from_ is not None or recipe == REPORTS:
+        raise InputError("A job trains one recipe: give --recipe NAME, and not --from.")
+    return TrainJob(
+        data=_data(request),
+        destination=str(out),
+        config=override(get_recipe(recipe), request.settings),
+        settings=tuple(request.settings),
+        weights=request.weights,
+        device=request.device,
+        workers=request.workers,
+    )
+
+
 def _spec_of_recipe(request: _Request, recipe: str, run: Path) -> "TrainingSpec":
     from cifar_ray.config.recipes import get_recipe
-    from cifar_ray.config.training import TrainingSpec, override
+    from cifar_ray.config.training import override
 
-    config = override(get_recipe(recipe), request.settings)
-    data, weights = request.data, request.weights
-    if data is None:
-        raise InputError("DATA is missing: give `cifar10`, a folder or a Parquet dataset.")
+    return _spec_of_config(request, override(get_recipe(recipe), request.settings), run)
+
+
+def _spec_of_config(request: _Request, config: "TrainingConfig", run: Path) -> "TrainingSpec":
+    """Settle what depends on the machine that drives the run."""
+    from cifar_ray.config.training import TrainingSpec
     from cifar_ray.training.device import choose_device
 
+    data, weights = _data(request), request.weights
     return TrainingSpec(
         config=config,
         data=data if data == "cifar10" else str(Path(data).expanduser().absolute()),
         run=str(run),
-        weights=str(weights.expanduser().absolute()) if weights else None,
+        weights=str(Path(weights).expanduser().absolute()) if weights else None,
         device=choose_device(request.device),
         threads=max(1, usable_cores() // request.workers),
         workers=request.workers,
         settings=tuple(request.settings),
         code_version=__version__,
     )
+
+
+def _data(request: _Request) -> str:
+    if request.data is None:
+        raise InputError("DATA is missing: give `cifar10`, a folder or a Parquet dataset.")
+    return request.data
 
 
 def _train(spec: "TrainingSpec", local: bool, address: str | None) -> dict[str, Any]:

@@ -48,6 +48,8 @@ class RunOptions(_Config):
     workers: int | None = Field(None, ge=1)
     max_failure_rate: float = Field(0.05, ge=0, le=1)
     store_timeout_s: float = Field(300.0, ge=0)
+    dashboard: bool = False
+    """Whether a Ray that starts here has its dashboard."""
 
 
 class BundleReference(_Config):

@@ -14,6 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -23,6 +24,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from cifar_ray.config.execution import Execution
 from cifar_ray.errors import CifarRayError, Unfinished
 from cifar_ray.on_ray.board import NOTHING, POLL_INTERVAL_S, Watch, open_board
+from cifar_ray.on_ray.metrics import LabellingMeter
 from cifar_ray.on_ray.session import Session, ray_session
 from cifar_ray.on_ray.shards import Blocks, ShardSource, listing_tasks, naming_task
 from cifar_ray.on_ray.worker import ShardWorker
@@ -67,23 +69,30 @@ class RayEngine:
         """Label every shard that has no part; the actors load the model while the listing runs."""
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         with ray_session(self.address) as session:
-            board = open_board()
-            watch = Watch(board, shards.num_ranges)
-            patience = StorePatience(self.store_timeout_s)
-            actors = actor_settings(session, self.num_workers, shards.record.execution)
-            worker = (
-                shards.destination,
-                shards.source.without_ranges(),
-                self.store_timeout_s,
-                board,
-            )
-            tasks = listing_tasks(shards, board)
-            while tasks:
-                dataset = _dataset(tasks, actors, worker)
-                yield from _follow(dataset, watch, patience)
-                yield from watch.wait()
-                returned = _wait_for_returned(patience)
-                tasks = [naming_task([str(shard) for shard in returned])] if returned else []
+            meter = LabellingMeter()
+            with closing(self._run(shards, session)) as events:
+                for event in events:
+                    meter.observe(event)
+                    yield event
+
+    def _run(self, shards: RunShards, session: Session) -> Generator[RunEvent, None, None]:
+        board = open_board()
+        watch = Watch(board, shards.num_ranges)
+        patience = StorePatience(self.store_timeout_s)
+        actors = actor_settings(session, self.num_workers, shards.record.execution)
+        worker = (
+            shards.destination,
+            shards.source.without_ranges(),
+            self.store_timeout_s,
+            board,
+        )
+        tasks = listing_tasks(shards, board)
+        while tasks:
+            dataset = shard_dataset(tasks, actors, worker)
+            yield from follow(dataset, watch, patience)
+            yield from watch.wait()
+            returned = _wait_for_returned(patience)
+            tasks = [naming_task([str(shard) for shard in returned])] if returned else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +122,13 @@ def actor_settings(
     return ActorSettings(number, num_cpus, num_gpus)
 
 
-def _dataset(tasks: Sequence[Blocks], actors: ActorSettings, worker: tuple[Any, ...]) -> Dataset:
-    """Describe what Ray Data shall do; `worker` is what `ShardWorker` is made with."""
+def shard_dataset(
+    tasks: Sequence[Blocks],
+    actors: ActorSettings,
+    worker: tuple[Any, ...],
+    worker_class: type = ShardWorker,
+) -> Dataset:
+    """Describe what Ray Data shall do; `worker` is what `worker_class` is made with."""
     context = DataContext.get_current().copy()
     # Else what a listing gives would be held back until it has given much, or all.
     context.target_min_block_size = context.target_max_block_size = 1
@@ -126,7 +140,7 @@ def _dataset(tasks: Sequence[Blocks], actors: ActorSettings, worker: tuple[Any, 
             ShardSource(tasks), override_num_blocks=len(tasks), num_cpus=LISTING_CPUS
         )
         dataset: Dataset = shards.map_batches(
-            ShardWorker,
+            worker_class,
             batch_size=1,
             compute=ActorPoolStrategy(size=actors.number),
             num_cpus=actors.num_cpus,
@@ -145,7 +159,7 @@ class _Ended:
     error: Exception | None
 
 
-def _follow(dataset: Dataset, watch: Watch, patience: StorePatience) -> Iterator[RunEvent]:
+def follow(dataset: Dataset, watch: Watch, patience: StorePatience) -> Iterator[RunEvent]:
     """Execute a dataset and report as it goes, and what the board says in between."""
     inbox: queue.Queue[Event | _Ended] = queue.Queue()
     stop = threading.Event()

@@ -85,6 +85,10 @@ class Session:
     """Of all nodes that are there now."""
     num_gpus: float
     dashboard_url: str | None
+    """HOST:PORT of the dashboard, where there is one."""
+    metrics_address: str | None = None
+    """HOST:PORT that Prometheus may ask, of this machine's node."""
+    token_path: str | None = None
 
 
 @contextmanager
@@ -188,6 +192,16 @@ def _connected(address: str) -> Iterator[Session]:
             ray.shutdown()
 
 
+@contextmanager
+def client_token(address: str) -> Iterator[None]:
+    """Let Ray's clients that are made within the block send this user's token, if there is one.
+
+    Raises `InputError` if the token's file cannot be read.
+    """
+    with _environment(_token_mode(address)):
+        yield
+
+
 def _token_mode(address: str) -> dict[str, str | None]:
     """Return what makes Ray send the user's token; with an explicit address it would not look."""
     if _MODE in os.environ:
@@ -261,7 +275,14 @@ def _describe(dashboard_url: str | None) -> Session:
         num_cpus=resources.get("CPU", 0.0),
         num_gpus=resources.get("GPU", 0.0),
         dashboard_url=dashboard_url,
+        metrics_address=_metrics_address(),
+        token_path=os.environ.get(_TOKEN_PATH),
     )
+
+
+def _metrics_address() -> str | None:
+    node = ray._private.worker.global_worker.node
+    return None if node is None else f"{node.node_ip_address}:{node.metrics_export_port}"
 
 
 def _short_folder() -> str | None:

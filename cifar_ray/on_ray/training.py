@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cifar_ray.config.training import TrainingSpec
 from cifar_ray.errors import CifarRayError, InputError
 from cifar_ray.models.transfer import pretrained_tensors
+from cifar_ray.on_ray.metrics import metered
 from cifar_ray.on_ray.session import Session, ray_session
 from cifar_ray.runs import TrainingRun
 from cifar_ray.training.loop import EpochRow, Ranks, Step
@@ -67,7 +68,7 @@ def train(spec: TrainingSpec, address: str | None, watcher: Watcher) -> dict[str
                 backend="nccl" if spec.device == "cuda" else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S
             ),
         )
-        with _followed(run, watcher):
+        with _followed(run, metered(watcher)):
             result = trainer.fit()
     outcome: dict[str, Any] = result.return_value  # type: ignore[attr-defined]
     if "exit_code" in outcome:

@@ -42,6 +42,9 @@ format: $(STAMP)  ## mend what ruff can mend
 bench: $(STAMP)  ## measure images/s against a hand-written loop
 	@$(BIN)/python -m benchmarks.predict
 
+bench-training: $(STAMP)  ## measure training against a hand-written loop
+	@$(BIN)/python -m benchmarks.training
+
 ##@ Keep
 lock: $(STAMP)  ## write requirements.lock again after pyproject.toml changed (UPGRADE=1: newest versions)
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements.lock
@@ -56,10 +59,10 @@ clean: ## remove .venv, caches, the demo and what runs wrote to out/
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+		/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 $(STAMP): requirements.lock pyproject.toml
 	@PYTHON=$(PYTHON) tools/install.sh
 	@touch $@
 
-.PHONY: bench check clean clean-room demo format help install lock test test-all
+.PHONY: bench bench-training check clean clean-room demo format help install lock test test-all

@@ -87,10 +87,31 @@ class LabellingRun:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingRun:
-    """Paths of the files of a training run."""
+class EvaluationRun:
+    """Paths of the files of an evaluation."""
 
     folder: Path
+
+    @property
+    def metrics(self) -> Path:
+        """Metrics on held-out images; written last."""
+        return self.folder / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        """The report page."""
+        return self.folder / "report.html"
+
+    @property
+    def plots(self) -> Path:
+        """Each plot of the report as PNG."""
+        return self.folder / "plots"
+
+
+class TrainingRun(EvaluationRun):
+    """Paths of the files of a training run, which ends in an evaluation."""
+
+    __slots__ = ()
 
     @property
     def bundle(self) -> Path:
@@ -108,11 +129,6 @@ class TrainingRun:
         return self.folder / "tensorboard"
 
     @property
-    def plots(self) -> Path:
-        """Each plot of the report as PNG."""
-        return self.folder / "plots"
-
-    @property
     def config(self) -> Path:
         """The whole config of the run."""
         return self.folder / "config.json"
@@ -126,13 +142,3 @@ class TrainingRun:
     def progress(self) -> Path:
         """How far rank 0 is, while it trains under Ray."""
         return self.folder / "progress.json"
-
-    @property
-    def metrics(self) -> Path:
-        """Metrics on held-out images."""
-        return self.folder / "metrics.json"
-
-    @property
-    def report(self) -> Path:
-        """The report page."""
-        return self.folder / "report.html"

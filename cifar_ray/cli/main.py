@@ -8,7 +8,16 @@ from typing import Annotated, NoReturn
 import typer
 
 from cifar_ray import __version__
-from cifar_ray.cli import boundary, export, models, predict, status, train, verify
+from cifar_ray.cli import (
+    boundary,
+    evaluate,
+    export,
+    models,
+    predict,
+    status,
+    train,
+    verify,
+)
 
 app = typer.Typer(
     name="cifar-ray",
@@ -39,12 +48,8 @@ def options(
         boundary.enable_debug()
 
 
-predict.register(app)
-train.register(app)
-verify.register(app)
-status.register(app)
-export.register(app)
-models.register(app)
+for verb in (predict, verify, status, export, train, evaluate, models):
+    verb.register(app)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

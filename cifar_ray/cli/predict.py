@@ -36,6 +36,10 @@ EXAMPLES = """
   cifar-ray predict photos --out labels --model runs/mine/bundle --top-k 3
 
   cifar-ray predict photos --out trial --sample 1000 --dry-run
+
+  cifar-ray predict photos.csv --root photos --columns camera,taken --out labels
+
+  cifar-ray predict 'shards/*.tar' --out labels
 """
 
 
@@ -45,7 +49,14 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The folder of images.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder of images; a manifest (.parquet, .csv, .jsonl with a column uri); a "
+            ".tar, .zip or .parquet with images in it, or a folder or a quoted pattern of those.",
+        ),
+    ],
     out: Annotated[str, typer.Option(metavar="DEST", help="Where results go: a new folder.")],
     model: Annotated[
         str | None,
@@ -91,6 +102,16 @@ def predict(
     exclude: Annotated[
         list[str] | None, typer.Option(help="Leave out keys that match this pattern.")
     ] = None,
+    root: Annotated[
+        str | None,
+        typer.Option(help="The folder below which a manifest's uris lie. Default: its own."),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B", help="Further columns of a manifest or .parquet, for the rows too."
+        ),
+    ] = None,
     max_failure_rate: Annotated[
         float, typer.Option(min=0, max=1, help="Stop with code 3 above this share of failures.")
     ] = 0.05,
@@ -122,7 +143,7 @@ def predict(
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the receipt as JSON.")] = False,
 ) -> None:
-    """Label every image of a folder, into Parquet. Run it again to go on after a stop."""
+    """Label every image of a store, into Parquet. Run it again to go on after a stop."""
     # Imported here, as all that is heavy: `--help` is to answer at once.
     from cifar_ray.config.execution import ExecutionRequest
     from cifar_ray.config.labelling import RunOptions
@@ -147,6 +168,7 @@ def predict(
         images_per_shard=images_per_shard,
         decode_timeout_s=decode_timeout,
         decode_memory_mb=decode_memory,
+        columns=tuple(name.strip() for name in columns.split(",")) if columns else (),
     )
     if retry_failed and update:
         raise InputError("Give --retry-failed or --update; one after the other.")
@@ -161,6 +183,7 @@ def predict(
         execution=ExecutionRequest(device=device, precision=precision, batch_size=batch_size),
         fresh=fresh,
         source_moved=source_moved,
+        root=root,
     )
     if dry_run:
         _show_dry_run(request, json_)

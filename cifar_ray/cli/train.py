@@ -1,25 +1,27 @@
 """`cifar-ray train` and `recipes`."""
 
+import dataclasses
+import functools
 import json
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from cifar_ray import __version__
 from cifar_ray.cli.boundary import console
-from cifar_ray.cli.display import duration
+from cifar_ray.cli.training_display import TrainingDisplay
 from cifar_ray.config.machine import usable_cores
+from cifar_ray.errors import InputError
 
 if TYPE_CHECKING:
     from cifar_ray.config.training import TrainingSpec
-    from cifar_ray.training.loop import EpochRow, Step
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -28,8 +30,15 @@ EXAMPLES = """
 
   cifar-ray train cifar10 --recipe cnn-122k --out runs/two --workers 2 --set epochs=5
 
-  cifar-ray train photos-by-class --recipe cnn-122k --out runs/mine --local
+  cifar-ray train photos-by-class --recipe finetune --set network=torchvision:convnext_tiny
+    --out runs/mine
+
+  cifar-ray train --from runs/mine --out runs/again --set seed=1
+
+  cifar-ray train cifar10 --recipe reports --out runs/reports
 """
+REPORTS = "reports"
+"""In the place of a recipe: all that reproduce a report."""
 
 
 def register(app: typer.Typer) -> None:
@@ -39,12 +48,23 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    data: Annotated[
-        str,
-        typer.Argument(metavar="DATA", help="`cifar10`, or a folder with a sub-folder a class."),
-    ],
-    recipe: Annotated[str, typer.Option(help="A name that `cifar-ray recipes` lists.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="The run's folder.")],
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATA",
+            help="`cifar10`, a folder with a sub-folder a class, or Parquet with `image` and "
+            "`label` columns.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="A name that `cifar-ray recipes` lists; `reports` trains several."),
+    ] = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="RUN", help="Train what another run trained, again."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train together.")] = 1,
     local: Annotated[
         bool, typer.Option("--local", help="Train in this process, without Ray.")
@@ -56,35 +76,114 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="key=value: change a field of the recipe.")
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Pretrained weights, or a folder with resnet50.pth and the like; by default "
+            "torchvision's, downloaded once.",
+        ),
+    ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Do without pretrained weights.")
+    ] = False,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(help="With `--recipe reports`: leave out what would take longer."),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Train a recipe's network, and write its bundle. Run it again to go on after a stop."""
-    from cifar_ray.config.recipes import get_recipe
-    from cifar_ray.config.training import TrainingSpec, override
+    from cifar_ray.config.training import FROM_SCRATCH
 
-    config = override(get_recipe(recipe), set_ or [])
     if local and workers > 1:
         raise typer.BadParameter("--local trains in one process; leave out --workers.")
-    from cifar_ray.training.device import choose_device
+    address = address or os.environ.get("RAY_ADDRESS")
+    local = local or (workers == 1 and address is None)
+    settings = [*(FROM_SCRATCH if from_scratch else ()), *(set_ or ())]
+    request = _Request(data, weights, device, workers, settings)
+    if recipe == REPORTS:
+        from cifar_ray.cli.reproduce import reproduce
+
+        if data != "cifar10" or from_ or settings:
+            raise InputError(
+                "--recipe reports trains recipes as they are: give `cifar10` for DATA, and neither"
+                " --from, --set nor --from-scratch."
+            )
+        names = functools.partial(_spec_of_recipe, request)
+        reproduce(
+            out.expanduser().absolute(), names, lambda s: _train(s, local, address), max_minutes
+        )
+        return
+    spec = _spec(request, recipe, from_, out)
     from cifar_ray.training.resume import open_run
 
-    spec = TrainingSpec(
-        config=config,
-        data=data if data == "cifar10" else str(Path(data).expanduser().absolute()),
-        run=str(out.expanduser().absolute()),
-        device=choose_device(device),
-        threads=max(1, usable_cores() // workers),
-        workers=workers,
-        settings=tuple(set_ or ()),
-        code_version=__version__,
-    )
     metrics = open_run(spec)
     if metrics is not None:
         console.print(Text(f"{out} is complete already; nothing to do."))
     else:
-        address = address or os.environ.get("RAY_ADDRESS")
-        metrics = _train(spec, local or (workers == 1 and address is None), address)
+        metrics = _train(spec, local, address)
     _show(spec, metrics, json_)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What the command line says of any run."""
+
+    data: str | None
+    weights: Path | None
+    device: str
+    workers: int
+    settings: list[str]
+
+
+def _spec(request: _Request, recipe: str | None, from_: Path | None, out: Path) -> "TrainingSpec":
+    """Return the run of a recipe, or of another run."""
+    if (recipe is None) == (from_ is None):
+        raise InputError("Give one of --recipe NAME and --from RUN.")
+    run = out.expanduser().absolute()
+    if from_ is None:
+        assert recipe is not None, "checked above"
+        return _spec_of_recipe(request, recipe, run)
+    from cifar_ray.config.training import override
+    from cifar_ray.training.resume import read_spec
+
+    there = read_spec(from_.expanduser())
+    here = _spec_of_recipe(
+        dataclasses.replace(request, data=request.data or there.data, settings=[]),
+        there.config.recipe,
+        run,
+    )
+    return here.model_copy(
+        update={
+            "config": override(there.config, request.settings),
+            "weights": here.weights or there.weights,
+            "settings": (*there.settings, *request.settings),
+        }
+    )
+
+
+def _spec_of_recipe(request: _Request, recipe: str, run: Path) -> "TrainingSpec":
+    from cifar_ray.config.recipes import get_recipe
+    from cifar_ray.config.training import TrainingSpec, override
+
+    config = override(get_recipe(recipe), request.settings)
+    data, weights = request.data, request.weights
+    if data is None:
+        raise InputError("DATA is missing: give `cifar10`, a folder or a Parquet dataset.")
+    from cifar_ray.training.device import choose_device
+
+    return TrainingSpec(
+        config=config,
+        data=data if data == "cifar10" else str(Path(data).expanduser().absolute()),
+        run=str(run),
+        weights=str(weights.expanduser().absolute()) if weights else None,
+        device=choose_device(request.device),
+        threads=max(1, usable_cores() // request.workers),
+        workers=request.workers,
+        settings=tuple(request.settings),
+        code_version=__version__,
+    )
 
 
 def _train(spec: "TrainingSpec", local: bool, address: str | None) -> dict[str, Any]:
@@ -94,7 +193,7 @@ def _train(spec: "TrainingSpec", local: bool, address: str | None) -> dict[str, 
         console.print("Training in this process; --workers N or --address train with Ray.")
     else:
         console.print(Text(f"Training with Ray, {spec.workers} workers."))
-    with _TrainingDisplay(spec) as display:
+    with TrainingDisplay(spec) as display:
         watcher = Watcher(display.on_step, display.on_epoch)
         if local:
             from cifar_ray.training.loop import Ranks
@@ -107,53 +206,6 @@ def _train(spec: "TrainingSpec", local: bool, address: str | None) -> dict[str, 
             metrics = train_on_ray(spec, address, watcher)
     assert metrics is not None, "rank 0 returns them"
     return metrics
-
-
-class _TrainingDisplay:
-    """A bar an epoch: loss, images/s, time left; and a line for each epoch that is done."""
-
-    def __init__(self, spec: "TrainingSpec") -> None:
-        self.epochs = spec.config.epochs
-        self.bar = Progress(
-            TextColumn("{task.fields[text]}"),
-            BarColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self.task = self.bar.add_task("", total=None, text="reading images")
-        self.seconds_an_epoch = 0.0
-
-    def __enter__(self) -> "_TrainingDisplay":
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def on_step(self, step: "Step") -> None:
-        share = step.step / step.num_steps
-        whole = step.seconds / share
-        left = whole * (1 - share) + (self.epochs - step.epoch - 1) * (
-            self.seconds_an_epoch or whole
-        )
-        self.bar.update(
-            self.task,
-            total=step.num_steps,
-            completed=step.step,
-            text=f"epoch {step.epoch + 1}/{self.epochs} · loss {step.loss:.3f} · "
-            f"{step.images_per_second:,.0f} images/s · {duration(left)} left",
-        )
-
-    def on_epoch(self, row: "EpochRow") -> None:
-        self.seconds_an_epoch = row.seconds
-        self.bar.console.print(
-            Text(
-                f"epoch {row.epoch + 1}/{self.epochs}: loss {row.train_loss:.3f}, validation "
-                f"{row.validation_accuracy:.2%} (loss {row.validation_loss:.3f}), "
-                f"{row.images_per_second:,.0f} images/s, {duration(row.seconds)}"
-            )
-        )
 
 
 def _show(spec: "TrainingSpec", metrics: dict[str, Any], as_json: bool) -> None:
@@ -184,24 +236,40 @@ def recipes(
     if json_:
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
         return
-    table = Table("name", "network", "epochs", "expected accuracy", "minutes", "what it is")
+    output = Console(highlight=False)
     for row in rows:
-        accuracy = "" if row["expected_accuracy"] is None else f"{row['expected_accuracy']:.1%}"
-        minutes = "" if row["minutes"] is None else f"{row['minutes']:g}"
-        table.add_row(
-            row["name"], row["network"], str(row["epochs"]), accuracy, minutes, row["description"]
-        )
-    Console().print(table)
+        output.print(Text.assemble((row["name"], "bold"), f"  {row['description']}"))
+        output.print(Text(f"    {_in_words(row)}", style="dim"))
+    output.print(
+        "\nWhat was reached was reached on CIFAR-10 by a run of the recipe on two CPU cores."
+    )
+
+
+def _in_words(row: dict[str, Any]) -> str:
+    weights = ", from ImageNet's weights" if row["pretrained"] else ""
+    parts = [
+        f"{row['network']} ({row['parameters']:,} parameters{weights})",
+        f"{row['epochs']} epochs, {row['schedule']} rate",
+    ]
+    if row["expected_accuracy"] is not None:
+        parts.append(f"reached {row['expected_accuracy']:.1%}")
+    if row["minutes"] is not None:
+        parts.append(f"{row['minutes']:g} min")
+    return " · ".join(parts)
 
 
 def _recipe_row(name: str) -> dict[str, Any]:
     from cifar_ray.config.recipes import RECIPES, get_recipe
+    from cifar_ray.models import registry
 
     config = get_recipe(name)
     return {
         "name": name,
         "network": config.network,
+        "parameters": registry.get(config.network).parameters,
+        "pretrained": config.transfer.pretrained,
         "epochs": config.epochs,
+        "schedule": config.schedule.name,
         "expected_accuracy": config.expected_accuracy,
         "minutes": config.minutes,
         "description": (RECIPES[name].__doc__ or "").strip(),

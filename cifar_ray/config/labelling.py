@@ -31,6 +31,8 @@ class LabellingConfig(_Config):
     """That decoding one image may take; a second more for each MiB of its file."""
     decode_memory_mb: int = Field(6144, ge=64)
     """MiB that decoding one image may take. An image of the largest size takes 5,000."""
+    columns: tuple[str, ...] = ()
+    """Further columns of a manifest or a Parquet dataset that the rows shall have."""
 
     @property
     def partial(self) -> bool:
@@ -58,12 +60,27 @@ class BundleReference(_Config):
 SourceKind = Literal["folder", "s3", "manifest", "inventory", "parquet", "tar", "zip"]
 
 
+class CarriedColumn(_Config):
+    """A column of SOURCE that the rows have too; `type` as Arrow writes it, such as `int64`."""
+
+    name: str
+    type: str
+
+
 class SourceReference(_Config):
-    """The store of a run. `ranges` are the prefixes that are listed side by side."""
+    """The store of a run. Behind each key of `ranges` begins a part that is listed by itself."""
 
     kind: SourceKind
     uri: str
+    """The folder, bucket, manifest or container; of a pattern, the folder in which it begins."""
     ranges: tuple[str, ...] = ("",)
+    pattern: str | None = None
+    """Containers alone: which files below the folder `uri`; None if `uri` is a container."""
+    root: str | None = None
+    """Manifests alone: the folder or bucket below which every uri lies."""
+    digest: str | None = None
+    """Manifests alone: of the file; a changed one is another listing."""
+    carried: tuple[CarriedColumn, ...] = ()
 
     @property
     def ordered(self) -> bool:
@@ -95,7 +112,9 @@ class RunRecord(_Config):
             "config": record["config"],
             "execution": record["execution"],
             "bundle": record["bundle"]["digest"],
-            "source": {"kind": record["source"]["kind"], "ranges": record["source"]["ranges"]},
+            "source": {
+                name: record["source"][name] for name in ("kind", "ranges", "digest", "carried")
+            },
         }
 
     @property

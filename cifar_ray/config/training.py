@@ -1,70 +1,44 @@
 """What a training run is: frozen, validated, free of torch, so that the CLI answers at once."""
 
 import json
-from itertools import pairwise
-from typing import Annotated, Any, Literal
+import shlex
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from cifar_ray.config.augmentation import AugmentConfig as AugmentConfig
+from cifar_ray.config.frozen import Fraction, FrozenConfig
+from cifar_ray.config.optimization import EarlyStoppingConfig
+from cifar_ray.config.optimization import OptimizerConfig as OptimizerConfig
+from cifar_ray.config.optimization import ScheduleConfig as ScheduleConfig
 from cifar_ray.errors import InputError, did_you_mean
 
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+FROM_SCRATCH = ("transfer.pretrained=false", "transfer.frozen_epochs=0")
+"""Settings that make a recipe do without pretrained weights."""
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class TransferConfig(FrozenConfig):
+    """Training that starts from ImageNet's weights, and holds them for a while or for good."""
+
+    pretrained: bool = False
+    frozen_epochs: int = Field(0, ge=0)
+    """So many epochs train the head alone; the rest, batch-norm statistics included, stays."""
+    unfrozen_factor: float = Field(1.0, gt=0)
+    """Factor of the learning rate after that."""
 
 
-class AugmentConfig(_Config):
-    """Random changes of training images, drawn on the device for a batch at a time."""
+class SplitConfig(FrozenConfig):
+    """Which images are for training, for validation and for the last number."""
 
-    flip: Literal["none", "random", "alternate"] = "none"
-    """`alternate` flips each image in every second epoch, so that two epochs see both views."""
-    translate_px: int = Field(0, ge=0)
-    """Shift by up to so many pixels each way, edges reflected."""
-    cutout_px: int = Field(0, ge=0)
-    """Side of the square that is set to the mean colour."""
-
-
-class OptimizerConfig(_Config):
-    """How weights move."""
-
-    name: Literal["muon", "sgd", "adam"] = "sgd"
-    learning_rate: float = Field(gt=0)
-    momentum: Fraction = 0.9
-    weight_decay: float = Field(0.0, ge=0)
-    other_learning_rate: float | None = Field(None, gt=0)
-    """With `muon`: Adam's learning rate for all that is no convolution filter."""
-
-    @model_validator(mode="after")
-    def _muon_names_the_other_rate(self) -> "OptimizerConfig":
-        if self.name == "muon" and self.other_learning_rate is None:
-            raise ValueError("optimizer.other_learning_rate is needed with optimizer.name=muon")
-        return self
+    num_training_images: int | None = Field(None, gt=0)
+    """So many instead of all that are left."""
+    num_validation_images: int | None = Field(None, gt=0)
+    """So many instead of `validation_fraction`."""
+    leave_test_images: bool = False
+    """Leave test images that DATA brings alone, and hold out `test_fraction` of the others."""
 
 
-class ScheduleConfig(_Config):
-    """The learning rate over the run, as a factor of `optimizer.learning_rate`."""
-
-    name: Literal["constant", "one-cycle", "piecewise"] = "constant"
-    warmup_fraction: Fraction = 0.0
-    """With `one-cycle`: share of all steps over which the factor rises to 1; then it falls to 0."""
-    knots: tuple[tuple[float, float], ...] = ()
-    """With `piecewise`: (epoch, factor) pairs, straight lines between them."""
-
-    @model_validator(mode="after")
-    def _knots_are_those_of_piecewise(self) -> "ScheduleConfig":
-        epochs = [epoch for epoch, _ in self.knots]
-        if (self.name == "piecewise") != bool(self.knots):
-            raise ValueError(
-                "schedule.knots is needed with, and only with, schedule.name=piecewise"
-            )
-        if any(later <= earlier for earlier, later in pairwise(epochs)):
-            raise ValueError("the epochs of schedule.knots must rise")
-        return self
-
-
-class TrainingConfig(_Config):
+class TrainingConfig(FrozenConfig):
     """One training run, whole."""
 
     recipe: str
@@ -74,16 +48,27 @@ class TrainingConfig(_Config):
     """Images a step over all workers."""
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     augment: AugmentConfig = AugmentConfig()
+    transfer: TransferConfig = TransferConfig()
     label_smoothing: Fraction = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` gives every class the same weight in the loss, however few images it has."""
     weight_average_decay: Fraction = 0.0
     """Decay a step of the moving average of weights that is evaluated and kept; 0 is off."""
+    input_px: int | None = Field(None, gt=0)
+    """Side of the images; None is what the network is meant for."""
+    normalisation: Literal["data", "imagenet"] = "data"
+    """Whose mean and deviation pixels are normalised by."""
     small_image_px: int | None = Field(None, gt=0)
     """Side to which training images are scaled in the first `small_image_fraction` of epochs."""
     small_image_fraction: Fraction = 0.0
     validation_fraction: float = Field(0.1, gt=0.0, lt=1.0)
     test_fraction: Fraction = 0.0
     """Held out of DATA for the last number when DATA brings no test images of its own."""
+    splits: SplitConfig = SplitConfig()
+    test_time_augmentation: Literal["none", "flip", "flip-shift"] = "none"
+    """Views over which a second accuracy is measured; the bundle labels without them."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     weights_dtype: Literal["float32", "bfloat16"] = "float32"
     """How the bundle stores filters and matrices."""
@@ -93,19 +78,27 @@ class TrainingConfig(_Config):
     minutes: float | None = None
     """How long it took on two CPU cores."""
 
+    @model_validator(mode="after")
+    def _freezes_what_is_pretrained(self) -> "TrainingConfig":
+        if self.transfer.frozen_epochs and not self.transfer.pretrained:
+            raise ValueError("transfer.frozen_epochs would freeze random weights; set it to 0")
+        return self
 
-class TrainingSpec(_Config):
+
+class TrainingSpec(FrozenConfig):
     """A run as the driver hands it to whatever trains: `config.json`, and a job's one file."""
 
     config: TrainingConfig
     data: str
-    """`cifar10`, or a folder with a sub-folder a class."""
+    """`cifar10`, a folder with a sub-folder a class, or a Parquet dataset."""
     run: str
+    weights: str | None = None
+    """A file with pretrained weights; None takes those of the cache, or downloads them."""
     device: str = "cpu"
     threads: int = Field(1, ge=1)
     """CPU threads a worker."""
     settings: tuple[str, ...] = ()
-    """What `--set` changed in the recipe."""
+    """What `--set` and `--from-scratch` changed in the recipe."""
     workers: int = Field(1, ge=1)
     """Processes that train together."""
     code_version: str
@@ -114,8 +107,9 @@ class TrainingSpec(_Config):
     def command(self) -> str:
         """What trains the same again, but for the folder."""
         name = self.data if self.data == "cifar10" else "FOLDER"
-        settings = "".join(f" --set {setting}" for setting in self.settings)
-        return f"cifar-ray train {name} --recipe {self.config.recipe} --out RUN{settings}"
+        settings = "".join(f" --set {shlex.quote(setting)}" for setting in self.settings)
+        weights = " --weights FILE" if self.weights else ""
+        return f"cifar-ray train {name} --recipe {self.config.recipe} --out RUN{settings}{weights}"
 
 
 def override(config: TrainingConfig, settings: list[str]) -> TrainingConfig:
@@ -143,6 +137,8 @@ def override(config: TrainingConfig, settings: list[str]) -> TrainingConfig:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        if not where:  # fields that do not go together
+            raise InputError(f"--set: {first['msg']}.") from error
         raise InputError(f"--set {where}: {first['msg']} (given: {first['input']!r}).") from error
 
 

@@ -45,6 +45,10 @@ warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
 
 MAX_PIXELS = 178_956_970
 """Where Pillow refuses by default: a half gibibyte of RGB."""
+MAX_SCANS = 1000
+"""Of a progressive JPEG, which has some ten. Each is a pass over all pixels, for a few bytes."""
+MAX_SCANNED_PIXELS = 16 * MAX_PIXELS
+START_OF_SCAN = b"\xff\xda"
 
 PILLOW_FAULTS = (
     OSError,  # the usual one, with UnidentifiedImageError
@@ -93,6 +97,8 @@ def decode(data: bytes, options: DecodeOptions) -> DecodedImage:
     header = read_jpeg_header(data) if name == "JPEG" else None
     if header is not None:
         _check_size(header.width, header.height, options)
+        if header.progressive:
+            _check_scans(data, header)
         if options.decoder == "simplejpeg" and header.num_channels in (1, 3):
             pixels = _decode_with_simplejpeg(data, header, options)
             if pixels is not None:
@@ -144,6 +150,12 @@ def _decode_with_pillow(
 def _check_size(width: int, height: int, options: DecodeOptions) -> None:
     if width * height > options.max_pixels:
         raise _too_large()
+
+
+def _check_scans(data: bytes, header: JpegHeader) -> None:
+    scans = data.count(START_OF_SCAN)
+    if scans > MAX_SCANS or scans * header.width * header.height > MAX_SCANNED_PIXELS:
+        raise ImageFault("too_large", "the image has more scans than are allowed")
 
 
 def _scale_factor(width: int, height: int, scale_to: int | None) -> int:

@@ -24,6 +24,10 @@ class NetworkSpec:
     """Side of the square images that it is meant for, in pixels."""
     arguments: tuple[str | int, ...] = ()
     num_classes: int = 10
+    pretrained: str = ""
+    """The classifier of torchvision whose published weights fit all but the head."""
+    head: str = ""
+    """What is new when the rest is pretrained; empty: the last layer with parameters."""
 
     def build(self, num_classes: int) -> "nn.Module":
         """Build it with random weights: N×3×H×W normalised float32 in, N×C logits out."""
@@ -41,17 +45,30 @@ _OURS = (
     NetworkSpec("cnn-bn", "cnn:cnn_bn", 2_915_562),
     NetworkSpec("cnn-3conv", "cnn:cnn_3conv", 620_362),
     NetworkSpec("speednet-2m", "speednet:speednet", 2_194_552),
+    NetworkSpec("speednet-94", "speednet:speednet_94", 1_972_792),
+    NetworkSpec("speednet-95", "speednet:speednet_95", 4_606_520),
+    NetworkSpec("speednet-96", "speednet:speednet_96", 9_918_776),
     NetworkSpec("resnet-blocks", "resnet_blocks:resnet_blocks", 4_993_418),
     NetworkSpec("resnet18-cifar", _CIFAR_RESNET, 11_173_962, arguments=("resnet18",)),
     NetworkSpec("resnet50-cifar", _CIFAR_RESNET, 23_520_842, arguments=("resnet50",)),
-    NetworkSpec("resnet18", _TORCHVISION, 11_181_642, 224, ("resnet18", 224)),
-    NetworkSpec("resnet50", _TORCHVISION, 23_528_522, 224, ("resnet50", 224)),
-    NetworkSpec("vgg16", _TORCHVISION, 134_301_514, 224, ("vgg16", 224)),
+    NetworkSpec(
+        "resnet18", _TORCHVISION, 11_181_642, 224, ("resnet18", 224), pretrained="resnet18"
+    ),
+    NetworkSpec(
+        "resnet50", _TORCHVISION, 23_528_522, 224, ("resnet50", 224), pretrained="resnet50"
+    ),
+    NetworkSpec(
+        "resnet50-mlp",
+        "torchvision_networks:build_resnet50_mlp",
+        26_136_138,
+        224,
+        pretrained="resnet50",
+        head="fc",
+    ),
+    NetworkSpec("vgg16", _TORCHVISION, 134_301_514, 224, ("vgg16", 224), pretrained="vgg16"),
 )
 _TORCHVISIONS = (
-    NetworkSpec(
-        f"torchvision:{name}", _TORCHVISION, parameters, size, (name, size), num_classes=1000
-    )
+    NetworkSpec(f"torchvision:{name}", _TORCHVISION, parameters, size, (name, size), 1000, name)
     for name, (parameters, size) in TORCHVISION.items()
 )
 _NETWORKS = {spec.name: spec for spec in (*_OURS, *_TORCHVISIONS)}

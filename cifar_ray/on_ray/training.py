@@ -16,6 +16,8 @@ from typing import Any
 
 import ray.train
 import ray.train.torch
+import torch
+import torch.distributed
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
@@ -23,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cifar_ray.config.training import TrainingSpec
 from cifar_ray.errors import CifarRayError, InputError
+from cifar_ray.models.transfer import pretrained_tensors
 from cifar_ray.on_ray.session import Session, ray_session
 from cifar_ray.runs import TrainingRun
 from cifar_ray.training.loop import EpochRow, Ranks, Step
@@ -42,6 +45,9 @@ def train(spec: TrainingSpec, address: str | None, watcher: Watcher) -> dict[str
     Raises the workers' own `CifarRayError`s, and `CifarRayError` when workers keep dying.
     """
     run = TrainingRun(Path(spec.run))
+    if spec.config.transfer.pretrained:
+        # Once, before workers race for the download; and an error of it needs no Ray to be told.
+        pretrained_tensors(spec.config.network, Path(spec.weights) if spec.weights else None)
     with ray_session(address) as session:
         trainer = TorchTrainer(
             _train_worker,  # type: ignore[arg-type] # its value is Result.return_value
@@ -82,7 +88,12 @@ def _train_worker(content: dict[str, Any]) -> dict[str, Any]:
     """Train on this rank; rank 0's return value reaches the driver."""
     spec = TrainingSpec.model_validate(content)
     context = ray.train.get_context()
-    ranks = Ranks(context.get_world_rank(), context.get_world_size(), _averaging(spec))
+    ranks = Ranks(
+        context.get_world_rank(),
+        context.get_world_size(),
+        _averaging(spec),
+        torch.distributed.all_reduce,
+    )
     progress = TrainingRun(Path(spec.run)).progress
 
     def on_step(step: Step) -> None:

@@ -32,6 +32,7 @@ from cifar_ray.prediction.keeping import KeptRows
 from cifar_ray.prediction.manifest import Manifest, entries_digest
 from cifar_ray.prediction.marks import remove_mark, set_mark
 from cifar_ray.prediction.part import PartFooter, write_part
+from cifar_ray.prediction.read_ahead import MAX_BYTES_AHEAD, Read, reads, reads_ahead
 from cifar_ray.prediction.row import OK, Outcome, Scoring, ShardRows
 from cifar_ray.prediction.sources import Entry, Fetcher, Source, TransientFault
 from cifar_ray.prediction.stopwatch import Stopwatch
@@ -95,6 +96,7 @@ class Classifying:
             equipment.preprocess,
             Limits.of(equipment.record.config),
         )
+        self.readers = ThreadPoolExecutor(equipment.fetcher.parallel_reads, "read")
         self.prepared: deque[_Batch] = deque()
         self.in_model: deque[tuple[_Batch, list[Outcome], Pending | None]] = deque()
         self.unprepared: Iterator[_Batch] = iter(())
@@ -111,6 +113,7 @@ class Classifying:
         finally:
             self.threads.shutdown(wait=False, cancel_futures=True)
             self.decoding.close()
+            self.readers.shutdown(wait=False, cancel_futures=True)
 
     def _prepare(self) -> bool:
         """Keep the threads busy; tell whether anything is left to do."""
@@ -133,7 +136,7 @@ class Classifying:
         uris = [equipment.source.uri(entry) for entry in entries]
         careful = set_mark(equipment.store, name)
         rows = ShardRows(str(name), entries, uris)
-        shard = _Shard(name, rows, careful, self._kept(name, entries))
+        shard = _Shard(name, rows, careful, self._rows_to_keep(name, entries))
         size = equipment.record.execution.batch_size
         side = equipment.preprocess.input_size
         # At least one, so that a shard whose images are all gone is committed too.
@@ -143,12 +146,14 @@ class Classifying:
             images = np.zeros((size, side, side, 3), dtype=np.uint8)
             step = max(1, -(-len(part) // equipment.decode_threads))
             chunks = [
-                self.threads.submit(self._fill, shard, part[at : at + step], images[at : at + step])
+                self.threads.submit(
+                    self._fill, shard, start + at, part[at : at + step], images[at : at + step]
+                )
                 for at in range(0, len(part), step)
             ]
             yield _Batch(shard, images, chunks, start + size >= len(entries))
 
-    def _kept(self, name: ShardName, entries: list[Entry]) -> KeptRows | None:
+    def _rows_to_keep(self, name: ShardName, entries: list[Entry]) -> KeptRows | None:
         equipment = self.equipment
         if equipment.reopening is None:
             return None
@@ -158,33 +163,45 @@ class Classifying:
         reopening = self.equipment.reopening
         return reopening.number if reopening is not None and shard.kept is not None else 0
 
-    def _fill(self, shard: _Shard, entries: list[Entry], slots: NDArray[np.uint8]) -> list[Outcome]:
+    def _fill(
+        self, shard: _Shard, first_row: int, entries: list[Entry], slots: NDArray[np.uint8]
+    ) -> list[Outcome]:
         if shard.fault is not None:
             return [Outcome() for _ in entries]
         stopwatch = Stopwatch()
-        outcomes = [
-            self._kept_outcome(shard, entry)
-            or self._fill_slot(entry, slot, shard.careful, stopwatch)
-            for entry, slot in zip(entries, slots, strict=False)
-        ]
+        outcomes = [self._kept(shard, first_row + at) for at in range(len(entries))]
+        left = [at for at, outcome in enumerate(outcomes) if outcome is None]
+        reads = self._reads([entries[at] for at in left])
+        for at, read in zip(left, reads, strict=True):
+            outcomes[at] = self._fill_slot(read, slots[at], shard.careful, stopwatch)
         for stage, seconds in stopwatch.seconds.items():
             _add(shard.stages, stage, seconds)
-        return outcomes
+        return [outcome for outcome in outcomes if outcome is not None]
 
     @staticmethod
-    def _kept_outcome(shard: _Shard, entry: Entry) -> Outcome | None:
-        status = shard.kept.status(entry) if shard.kept else None
+    def _kept(shard: _Shard, row: int) -> Outcome | None:
+        status = shard.kept.status(row) if shard.kept else None
         if status is None:
             return None
-        return Outcome(status=status, kept=True, num_bytes=entry.size_bytes)
+        num_bytes = max(0, shard.rows.entries[row].size_bytes)
+        return Outcome(status=status, kept=True, num_bytes=num_bytes)
+
+    def _reads(self, entries: list[Entry]) -> Iterator[Read]:
+        """Split what one process may read at a time among the threads that decode."""
+        fetcher, num_threads = self.equipment.fetcher, self.equipment.decode_threads
+        if fetcher.parallel_reads == 1:
+            return reads(fetcher, entries)
+        num_ahead = max(1, fetcher.parallel_reads // num_threads)
+        max_bytes = MAX_BYTES_AHEAD // num_threads
+        return reads_ahead(fetcher, entries, self.readers, num_ahead, max_bytes)
 
     def _fill_slot(
-        self, entry: Entry, slot: NDArray[np.uint8], careful: bool, stopwatch: Stopwatch
+        self, read: Read, slot: NDArray[np.uint8], careful: bool, stopwatch: Stopwatch
     ) -> Outcome:
         outcome = Outcome()
         stopwatch.start("fetch")
         try:
-            data = self.equipment.fetcher.fetch(entry)
+            data = read()
             stopwatch.start("hash")
             outcome.num_bytes = len(data)
             outcome.sha256 = hashlib.sha256(data).digest()
@@ -256,7 +273,10 @@ class Classifying:
         table = shard.rows.table(self.equipment.scoring)
         if shard.kept:
             table = shard.kept.put_into(table)
-        write_part(self.equipment.store, table, footer)
+        try:
+            write_part(self.equipment.store, table, footer)
+        except StoreUnavailable as fault:
+            return ShardReturned(str(shard.name), str(fault))
         _add(shard.stages, "write", time.perf_counter() - started)
         energies = np.concatenate(shard.energies) if shard.energies else np.empty(0)
         median = float(np.median(energies)) if len(energies) else None

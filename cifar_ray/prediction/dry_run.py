@@ -41,7 +41,8 @@ class Preview(BaseModel):
 
 def dry_run(request: Request, num_cores: int) -> Preview:
     """List SOURCE, label its first images into a temporary folder, and extrapolate."""
-    source = open_source(find_source(request.source), request.config)
+    reference = find_source(request.source, request.root, request.config.columns)
+    source = open_source(reference, request.config)
     bundle = open_bundle(request.model, request.weights)
     listed, image_bytes, skipped = _count(source)
     seconds_an_image, measured, warnings = _measure(request)
@@ -70,7 +71,7 @@ def _count(source: Source) -> tuple[int, int, Counter[str]]:
         for item in source.listing(range_number).entries(None):
             if isinstance(item, Entry):
                 listed += 1
-                image_bytes += item.size_bytes
+                image_bytes += max(0, item.size_bytes)
             elif isinstance(item, Skipped):
                 skipped[item.kind] += 1
     return listed, image_bytes, skipped
@@ -87,6 +88,7 @@ def _measure(request: Request) -> tuple[float, int, tuple[str, ...]]:
             weights=request.weights,
             config=config,
             execution=request.execution,
+            root=request.root,
         )
         plan = make_plan(trial)
         equipment = equip(plan.store, plan.source.reference)

@@ -4,6 +4,8 @@ That happens after a run was opened again: to retry the images that failed, or b
 shard's images changed or went away. All other rows are taken over from the part that is there.
 """
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -24,8 +26,8 @@ class KeptRows:
     """Rows of the part that is there, and where they go."""
 
     table: pa.Table
-    places: dict[str, int]
-    """Row of `table` by key, of the images whose rows are kept."""
+    places: dict[int, int]
+    """Row of `table` by row of the shard, of the images whose rows are kept."""
 
     @classmethod
     def of(
@@ -40,40 +42,38 @@ class KeptRows:
         footer = read_footer(store, shard)
         if footer is None or footer.run != record.digest:
             return None
+        schema = row_schema(record.config, record.source.carried)
         with store.open(LabellingRun.part(shard)) as file:
-            table = (
-                pq.read_table(file).replace_schema_metadata(None).cast(row_schema(record.config))
-            )
-        retry = reopening.reason == "retry-failed"
-        there = zip(
-            *(table[name].to_pylist() for name in ("key", "version", "status")), strict=True
-        )
-        rows = {
-            (key, version): row
-            for row, (key, version, status) in enumerate(there)
-            if status == OK or not retry
-        }
-        places = {
-            entry.key: rows[entry.key, entry.version]
-            for entry in entries
-            if (entry.key, entry.version) in rows
-        }
-        return cls(table, places)
+            table = pq.read_table(file).replace_schema_metadata(None).cast(schema)
+        there = _numbered(zip(table["key"].to_pylist(), table["version"].to_pylist(), strict=True))
+        rows = {image: row for row, image in enumerate(there)}
+        if reopening.reason == "retry-failed":
+            failed = [status != OK for status in table["status"].to_pylist()]
+            rows = {image: row for image, row in rows.items() if not failed[row]}
+        now = _numbered((entry.key, entry.version) for entry in entries)
+        return cls(table, {at: rows[image] for at, image in enumerate(now) if image in rows})
 
-    def status(self, entry: Entry) -> str | None:
-        """Return the status that an image keeps; None if it is to be labelled."""
-        row = self.places.get(entry.key)
-        if row is None:
+    def status(self, row: int) -> str | None:
+        """Return the status that a row of the shard keeps; None if it is to be labelled."""
+        place = self.places.get(row)
+        if place is None:
             return None
-        status: str = self.table["status"][row].as_py()
+        status: str = self.table["status"][place].as_py()
         return status
 
     def put_into(self, table: pa.Table) -> pa.Table:
         """Return `table` with the rows that are kept in the place of its own."""
         both = pa.concat_tables([table, self.table])
-        keys = table["key"].to_pylist()
         wanted = [
-            table.num_rows + self.places[key] if key in self.places else row
-            for row, key in enumerate(keys)
+            table.num_rows + self.places[row] if row in self.places else row
+            for row in range(table.num_rows)
         ]
         return both.take(pa.array(wanted, pa.int64())).combine_chunks()
+
+
+def _numbered(images: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, int]]:
+    """Yield key and version, and how often they came before: a manifest may repeat an image."""
+    seen: Counter[tuple[str, str]] = Counter()
+    for image in images:
+        yield *image, seen[image]
+        seen[image] += 1

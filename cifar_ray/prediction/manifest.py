@@ -8,21 +8,26 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import repeat
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cifar_ray.config.labelling import CarriedColumn
 from cifar_ray.errors import CifarRayError
 from cifar_ray.prediction.sources import Boundary, Entry, Listing, Skipped
+from cifar_ray.prediction.sources.columns import arrow_type
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
 
 GROWING_SIZES = ((8, 128), (32, 512), (256, 2048))
 FULL_SIZE = 16_384
 METADATA = b"cifar_ray.shard"
+CARRIED = "carried."
+"""Stands before the names of columns that are SOURCE's own."""
 SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
@@ -74,14 +79,20 @@ class RangeEnd:
 
 
 def entries_digest(entries: list[Entry]) -> str:
-    """SHA-256 (hex) of keys, versions and sizes, in order."""
+    """SHA-256 (hex) of keys, versions, sizes and what is carried, in order."""
     digest = hashlib.sha256()
     for entry in entries:
-        digest.update(f"{entry.key}\0{entry.version}\0{entry.size_bytes}\n".encode())
+        facts = (entry.key, entry.version, entry.size_bytes, *entry.carried)
+        digest.update(("\0".join(map(str, facts)) + "\n").encode())
     return digest.hexdigest()
 
 
-def chunk_bytes(entries: list[Entry], counted: RangeEnd, generation: int = 0) -> bytes:
+def chunk_bytes(
+    entries: list[Entry],
+    counted: RangeEnd,
+    generation: int = 0,
+    carried: Sequence[tuple[str, pa.DataType]] = (),
+) -> bytes:
     """Return a chunk's file; `counted` is what was found and skipped since the chunk before it."""
     counts = ShardCounts(
         rows=len(entries),
@@ -91,7 +102,6 @@ def chunk_bytes(entries: list[Entry], counted: RangeEnd, generation: int = 0) ->
         cursor=entries[-1].cursor if entries else "",
         generation=generation,
     )
-    metadata = {METADATA: json.dumps(asdict(counts), sort_keys=True)}
     table = pa.table(
         {
             "key": [entry.key for entry in entries],
@@ -99,8 +109,13 @@ def chunk_bytes(entries: list[Entry], counted: RangeEnd, generation: int = 0) ->
             "size_bytes": [entry.size_bytes for entry in entries],
             "locator": [entry.locator for entry in entries],
         },
-        schema=SCHEMA.with_metadata(metadata),
+        schema=SCHEMA,
     )
+    for at, (column, type_) in enumerate(carried):
+        table = table.append_column(
+            column, pa.array([entry.carried[at] for entry in entries], type_)
+        )
+    table = table.replace_schema_metadata({METADATA: json.dumps(asdict(counts), sort_keys=True)})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()
@@ -118,10 +133,16 @@ class DamagedListing(CifarRayError):
 class Manifest:
     """The manifest of a labelling run."""
 
-    def __init__(self, store: Store, images_per_shard: int | None) -> None:
-        """`store` is DEST."""
+    def __init__(
+        self,
+        store: Store,
+        images_per_shard: int | None,
+        carried: Sequence[CarriedColumn] = (),
+    ) -> None:
+        """`store` is DEST; `carried` are the columns that SOURCE gives, for new chunks."""
         self.store = store
         self.images_per_shard = images_per_shard
+        self.carried = [(CARRIED + column.name, arrow_type(column.type)) for column in carried]
 
     def shards(self, range_number: int, listing: Listing) -> Iterator[ShardName]:
         """Yield the range's shards: those that exist, then those that the listing gives."""
@@ -165,7 +186,8 @@ class Manifest:
         self.store.create(LabellingRun.range_end(name.range_number), range_end_bytes(end))
 
     def _create(self, name: ShardName, entries: list[Entry], counted: "_Counted") -> bool:
-        data = chunk_bytes(entries, RangeEnd(counted.found, dict(counted.skipped)))
+        end = RangeEnd(counted.found, dict(counted.skipped))
+        data = chunk_bytes(entries, end, carried=self.carried)
         return self.store.create(LabellingRun.manifest_chunk(name), data)
 
     def existing(self, range_number: int) -> list[ShardName]:
@@ -205,9 +227,22 @@ class Manifest:
         """Return a shard's images, in order."""
         name = LabellingRun.manifest_chunk(shard)
         with self.store.open(name) as file, _undamaged(name):
-            table = pq.read_table(file, columns=SCHEMA.names)
-        columns = (column.to_pylist() for column in table.columns)
-        return [Entry(*values) for values in zip(*columns, strict=True)]
+            columns = pq.read_table(file).to_pydict()
+            facts = [columns[column] for column in SCHEMA.names]
+            carried = [values for column, values in columns.items() if column.startswith(CARRIED)]
+            # Nothing carried has no end.
+            further = zip(*carried, strict=True) if carried else repeat(())
+            return [
+                Entry(key, version, size_bytes, locator, carried=more)
+                for key, version, size_bytes, locator, more in zip(*facts, further, strict=False)
+            ]
+
+    def keys(self, shard: ShardName) -> list[str]:
+        """Return a shard's keys alone, in order."""
+        name = LabellingRun.manifest_chunk(shard)
+        with self.store.open(name) as file, _undamaged(name):
+            keys: list[str] = pq.read_table(file, columns=["key"])["key"].to_pylist()
+        return keys
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def label(plan: Plan, engine: Engine, max_failure_rate: float, display: Display)
     (with the run sealed) if it is over it at all.
     """
     store, record = plan.store, plan.record
-    store.delete(LabellingRun.TEMPORARY)
+    store.sweep()
     manifest = Manifest(store, record.config.images_per_shard)
     progress = RunProgress()
     apply_update(store)

@@ -21,11 +21,19 @@ from cifar_ray.config.labelling import (
 from cifar_ray.errors import InputError, printable
 from cifar_ray.models.backends import resolve_execution
 from cifar_ray.models.bundle import Bundle
+from cifar_ray.prediction.row import refuse_taken_names
 from cifar_ray.prediction.run_bundle import store_bundle
-from cifar_ray.prediction.sources import Entry, Skipped, Source, find_source, open_source
+from cifar_ray.prediction.sources import (
+    Entry,
+    Skipped,
+    Source,
+    find_source,
+    open_source,
+    split_source,
+)
 from cifar_ray.prediction.suitability import unlike_training_images
 from cifar_ray.runs import LabellingRun
-from cifar_ray.storage import FolderStore, Store, open_store
+from cifar_ray.storage import FolderStore, S3Address, Store, open_store
 
 FIRST_IMAGES = 50
 OPTIONS = {
@@ -34,6 +42,8 @@ OPTIONS = {
     "decode_memory_mb": "decode-memory",
 }
 """Of the command line, where they are not called as in the config."""
+FOLDERS = ("folder", "parquet", "tar", "zip")
+"""Kinds of SOURCE in whose folder anything new would be listed."""
 OWN_NAMES = (
     LabellingRun.RECORD,
     LabellingRun.RECEIPT,
@@ -61,6 +71,8 @@ class Request:
     execution: ExecutionRequest
     fresh: bool = False
     source_moved: bool = False
+    root: str | None = None
+    """Of a manifest's uris."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +104,8 @@ def prepare(request: Request) -> Prepared:
 
     Raises `InputError` for a source, model or DEST that cannot be used, with what to do.
     """
-    reference = find_source(request.source)
+    reference = find_source(request.source, request.root, request.config.columns)
+    refuse_taken_names(reference.carried)
     store = destination_store(request.destination, reference)
     bundle = open_bundle(request.model, request.weights)
     existing = None if request.fresh else read_record(store)
@@ -113,19 +126,20 @@ def settle(prepared: Prepared) -> Plan:
         # The ranges are those of the record: shards are numbered within them.
         if not store.names(LabellingRun.BUNDLE):
             store_bundle(store, bundle)  # `verify --repair` has moved a damaged copy away.
-        moved = existing.source.model_copy(update={"uri": prepared.reference.uri})
+        moved = prepared.reference.model_copy(update={"ranges": existing.source.ranges})
         return Plan(existing, bundle, open_source(moved, existing.config), store, resumed=True)
     if request.fresh:
         for name in OWN_NAMES:
             store.delete(name)
-    source = open_source(prepared.reference, request.config)
+    reference = split_source(prepared.reference, request.config)
+    source = open_source(reference, request.config)
     record = RunRecord(
         code_version=cifar_ray.__version__,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         config=request.config,
         execution=resolve_execution(request.execution, bundle.spec),
         bundle=BundleReference(id=bundle.id, digest=bundle.digest),
-        source=prepared.reference,
+        source=reference,
         warnings=unlike_training_images(prepared.first, source.fetcher(), bundle.spec),
     )
     store_bundle(store, bundle)
@@ -145,17 +159,20 @@ def make_plan(request: Request) -> Plan:
 def destination_store(destination: str, source: SourceReference) -> Store:
     """Return DEST; it must lie outside SOURCE, or its files would be listed."""
     store = open_store(destination)
-    if not isinstance(store, FolderStore):
-        return store
-    if store.root.exists() and not store.root.is_dir():
-        raise InputError(f"--out {printable(store.uri)} is a file. Give a new or empty folder.")
-    resolved, root = store.root.resolve(), Path(source.uri).resolve()
-    if source.kind == "folder" and (resolved == root or root in resolved.parents):
+    store.check()
+    if _lies_inside(store, source):
         raise InputError(
             f"--out {printable(store.uri)} lies inside SOURCE {printable(source.uri)}, so that "
-            "results would be listed as input. Give a folder outside of it."
+            "results would be listed as input. Give a place outside of it."
         )
     return store
+
+
+def _lies_inside(store: Store, source: SourceReference) -> bool:
+    if isinstance(store, FolderStore):
+        resolved, root = store.root.resolve(), Path(source.uri).resolve()
+        return source.kind in FOLDERS and (resolved == root or root in resolved.parents)
+    return source.kind == "s3" and S3Address.parse(source.uri).contains(S3Address.parse(store.uri))
 
 
 def open_bundle(model: str | None, weights: Path | None) -> Bundle:
@@ -203,8 +220,10 @@ def check_same_run(
             differences.append(f"--{name.replace('_', '-')}: there {there}, now {now}")
     if record.source.kind != source.kind:
         differences.append(f"kind of SOURCE: there {record.source.kind}, now {source.kind}")
-    if record.source.uri != source.uri and not request.source_moved:
-        there, now = printable(record.source.uri), printable(source.uri)
+    if record.source.digest != source.digest:
+        differences.append("SOURCE: the manifest is not the one that it was")
+    if _place(record.source) != _place(source) and not request.source_moved:
+        there, now = _place(record.source), _place(source)
         differences.append(f"SOURCE: there {there}, now {now} (--source-moved if it only moved)")
     if differences:
         raise InputError(
@@ -212,6 +231,16 @@ def check_same_run(
             + "\n  ".join(differences)
             + "\nGive what it was started with, choose another --out, or start over with --fresh."
         )
+
+
+def _place(source: SourceReference) -> str:
+    """Return where a source is, in words."""
+    place = printable(source.uri)
+    if source.pattern is not None:
+        place += f" ({printable(source.pattern)})"
+    if source.root is not None:
+        place += f" with --root {printable(source.root)}"
+    return place
 
 
 def first_entries(source: Source) -> list[Entry]:

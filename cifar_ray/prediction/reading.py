@@ -41,7 +41,8 @@ def dataset(destination: str | PathLike[str]) -> ds.Dataset:
     Raises `InputError` if there is no run.
     """
     store = open_store(fspath(destination))
-    schema = row_schema(run_record(store).config)
+    record = run_record(store)
+    schema = row_schema(record.config, record.source.carried)
     if not isinstance(store, FolderStore):
         raise InputError(
             f"{printable(store.uri)} is not a folder. Open {LabellingRun.PREDICTIONS}/ in it with "

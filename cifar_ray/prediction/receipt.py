@@ -28,12 +28,13 @@ class Receipt(BaseModel):
     ok: int
     failed: dict[str, int]
     """By status."""
-    repeated: int
+    repeated: int = 0
+    """Rows whose image an earlier row has too; manifests may list one twice."""
     image_bytes: int
     parts: int
     run_digest: str
     manifest_digest: str
-    ends_digest: str
+    ends_digest: str = ""
     """Over the files that end the ranges of the manifest."""
     parts_digest: str
     files: dict[str, str] = {}

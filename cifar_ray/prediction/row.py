@@ -8,8 +8,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cifar_ray.config.labelling import LabellingConfig
+from cifar_ray.config.labelling import CarriedColumn, LabellingConfig
+from cifar_ray.errors import InputError, printable
 from cifar_ray.prediction.sources import Entry
+from cifar_ray.prediction.sources.base import UNKNOWN_SIZE
+from cifar_ray.prediction.sources.columns import arrow_type
 
 OK = "ok"
 STATUSES = (
@@ -29,8 +32,11 @@ STATUSES = (
 )
 
 
-def row_schema(config: LabellingConfig) -> pa.Schema:
-    """Return the schema of `predictions/`, with the columns that the run asks for."""
+def row_schema(config: LabellingConfig, carried: Sequence[CarriedColumn] = ()) -> pa.Schema:
+    """Return the schema of `predictions/`, with the columns that the run asks for.
+
+    `carried` are those that come from SOURCE; they stand last.
+    """
     fields = [
         pa.field("key", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
@@ -53,7 +59,19 @@ def row_schema(config: LabellingConfig) -> pa.Schema:
         fields.append(pa.field("probabilities", pa.list_(pa.float32())))
     if config.embeddings:
         fields.append(pa.field("embedding", pa.list_(pa.float32())))
+    fields.extend(pa.field(column.name, arrow_type(column.type)) for column in carried)
     return pa.schema(fields)
+
+
+def refuse_taken_names(carried: Sequence[CarriedColumn]) -> None:
+    """Raise `InputError` for a column of SOURCE that has the name of one of ours."""
+    ours = row_schema(LabellingConfig(probabilities=True, embeddings=True)).names
+    for column in carried:
+        if column.name in ours:
+            raise InputError(
+                f"--columns: {printable(column.name)} is a column of the rows already. "
+                "Rename it in SOURCE, or leave it out."
+            )
 
 
 @dataclass(slots=True)
@@ -79,6 +97,7 @@ class Scoring:
     temperature: float | None
     model: str
     config: LabellingConfig
+    carried: tuple[CarriedColumn, ...] = ()
 
 
 @dataclass(slots=True)
@@ -120,7 +139,10 @@ class ShardRows:
             "key": [entry.key for entry in self.entries],
             "uri": self.uris,
             "version": [entry.version for entry in self.entries],
-            "size_bytes": [entry.size_bytes for entry in self.entries],
+            "size_bytes": [
+                outcome.num_bytes if entry.size_bytes == UNKNOWN_SIZE else entry.size_bytes
+                for entry, outcome in zip(self.entries, outcomes, strict=True)
+            ],
             "sha256": [outcome.sha256 for outcome in outcomes],
             "shard": [self.shard] * len(outcomes),
             "status": [outcome.status for outcome in outcomes],
@@ -133,7 +155,9 @@ class ShardRows:
         columns |= label_columns(np.concatenate(self.logits), ok, scoring)
         if scoring.config.embeddings:
             columns["embedding"] = lists(np.concatenate(self.features), ok)
-        return pa.table(columns, schema=row_schema(scoring.config))
+        for at, column in enumerate(scoring.carried):
+            columns[column.name] = [entry.carried[at] for entry in self.entries]
+        return pa.table(columns, schema=row_schema(scoring.config, scoring.carried))
 
 
 def label_columns(

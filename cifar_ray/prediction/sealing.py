@@ -19,6 +19,7 @@ from cifar_ray.prediction.manifest import Manifest, ShardCounts
 from cifar_ray.prediction.parallel import in_parallel
 from cifar_ray.prediction.part import PartFooter, committed, read_footer
 from cifar_ray.prediction.receipt import Receipt
+from cifar_ray.prediction.repeats import count_repeated
 from cifar_ray.prediction.row import OK, row_schema
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
@@ -144,7 +145,10 @@ def draw_up(store: Store, record: RunRecord, manifest: Manifest) -> Receipt:
         sums.found += end.found
         sums.skipped.update(end.skipped)
     _write_failures(store, record, failed_parts)
-    return _receipt(store, record, sums, manifest.ends_digest(len(record.source.ranges)))
+    receipt = _receipt(store, record, sums)
+    ends_digest = manifest.ends_digest(len(record.source.ranges))
+    repeated = count_repeated(manifest, record)
+    return receipt.model_copy(update={"ends_digest": ends_digest, "repeated": repeated})
 
 
 def _shards(record: RunRecord, manifest: Manifest) -> Iterator[ShardName]:
@@ -185,7 +189,7 @@ def _index_rows(
 
 
 def _write_failures(store: Store, record: RunRecord, parts: list[ShardName]) -> None:
-    schema = row_schema(record.config)
+    schema = row_schema(record.config, record.source.carried)
     with store.staged(LabellingRun.FAILURES) as path, pq.ParquetWriter(path, schema) as out:
         for name in parts:
             with store.open(LabellingRun.part(name)) as file:
@@ -194,7 +198,7 @@ def _write_failures(store: Store, record: RunRecord, parts: list[ShardName]) -> 
             out.write_table(failed.replace_schema_metadata(None).cast(schema))
 
 
-def _receipt(store: Store, record: RunRecord, sums: _Sums, ends_digest: str) -> Receipt:
+def _receipt(store: Store, record: RunRecord, sums: _Sums) -> Receipt:
     partial = {
         name: number
         for name, number in (("limit", record.config.limit), ("sample", record.config.sample))
@@ -216,12 +220,10 @@ def _receipt(store: Store, record: RunRecord, sums: _Sums, ends_digest: str) -> 
         listed=sums.listed,
         ok=ok,
         failed=dict(sorted(sums.status.items())),
-        repeated=0,
         image_bytes=sums.image_bytes,
         parts=sums.parts,
         run_digest=record.digest,
         manifest_digest=sums.manifest.hexdigest(),
-        ends_digest=ends_digest,
         parts_digest=file_digest(store, LabellingRun.PARTS_INDEX).sha256.hex(),
         sealed_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -5,16 +5,18 @@ import io
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cifar_ray.prediction.manifest import DamagedListing, Manifest, ShardCounts, entries_digest
 from cifar_ray.prediction.part import PartFooter, read_footer
 from cifar_ray.prediction.sealing import fits
+from cifar_ray.prediction.sources.base import UNKNOWN_SIZE
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
 
-SHARED_COLUMNS = ("key", "version", "size_bytes")
-"""Columns that a part has from its chunk."""
+SHARED_COLUMNS = ("key", "version")
+"""Columns that a part has from its chunk; the size too, where the listing knows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,9 @@ def _contents(
         return "its part is of another run, another shard or another listing"
     if entries_digest(manifest.entries(name)) != counts.digest:
         return "its listing does not hold the images that it says"
-    if any(not part[column].equals(chunk[column]) for column in SHARED_COLUMNS):
+    known = pc.not_equal(chunk["size_bytes"], UNKNOWN_SIZE)
+    sizes = part["size_bytes"].filter(known).equals(chunk["size_bytes"].filter(known))
+    if not sizes or any(not part[name].equals(chunk[name]) for name in SHARED_COLUMNS):
         return "its rows are not those of its listing"
     if set(part["shard"].unique().to_pylist()) - {str(name)}:
         return "it holds rows of another shard"

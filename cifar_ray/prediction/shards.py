@@ -60,7 +60,7 @@ class RunShards:
     def in_range(self, number: int) -> Iterator[ListedShard]:
         """Yield one range's shards in order, each as soon as it is in the manifest."""
         size = self.record.config.images_per_shard
-        manifest = Manifest(open_store(self.destination), size)
+        manifest = Manifest(open_store(self.destination), size, self.record.source.carried)
         listing = open_source(self.source, self.record.config).listing(number)
         for name in manifest.shards(number, listing):
             yield ListedShard(name, shard_size(name, size), name in self.done)

@@ -26,6 +26,7 @@ from cifar_ray.prediction.manifest import DamagedListing, Manifest
 from cifar_ray.prediction.parallel import in_parallel
 from cifar_ray.prediction.plan import read_record
 from cifar_ray.prediction.receipt import Receipt, read_receipt
+from cifar_ray.prediction.repeats import count_repeated
 from cifar_ray.prediction.row import OK
 from cifar_ray.prediction.shard_check import Difference, Sealed, ShardLook, look_at_shard
 from cifar_ray.runs import LabellingRun, ShardName
@@ -184,6 +185,7 @@ def _totals(store: Store, record: RunRecord, receipt: Receipt, sums: _Sums) -> I
         "listed": sums.rows,
         "ok": sums.statuses[OK],
         "parts": sums.parts,
+        "repeated": count_repeated(Manifest(store, record.config.images_per_shard), record),
     }
     sealed = {
         "found": receipt.found,
@@ -191,6 +193,7 @@ def _totals(store: Store, record: RunRecord, receipt: Receipt, sums: _Sums) -> I
         "listed": receipt.listed,
         "ok": receipt.ok,
         "parts": receipt.parts,
+        "repeated": receipt.repeated,
     }
     for name, number in there.items():
         if number != sealed[name] and not bad_ends:

@@ -39,7 +39,7 @@ def equip(store: Store, reference: SourceReference) -> Equipment:
     return Equipment(
         record=record,
         store=store,
-        manifest=Manifest(store, record.config.images_per_shard),
+        manifest=Manifest(store, record.config.images_per_shard, record.source.carried),
         source=source,
         fetcher=source.fetcher(),
         decode_options=preprocess.decode_options(execution.decoder, execution.decoder_scaling),
@@ -50,6 +50,7 @@ def equip(store: Store, reference: SourceReference) -> Equipment:
             temperature=bundle.spec.temperature,
             model=bundle.id,
             config=record.config,
+            carried=record.source.carried,
         ),
         decode_threads=max(1, execution.threads),
         reopening=last_reopening(store),

@@ -15,6 +15,9 @@ class Store(Protocol):
     def uri(self) -> str:
         """The place, as `open_store` takes it."""
 
+    def check(self) -> None:
+        """Raise `InputError` if this is no place for a run, or cannot be reached."""
+
     def read(self, name: str) -> bytes:
         """Return a file's bytes; `FileNotFoundError` if there is none."""
 
@@ -47,3 +50,6 @@ class Store(Protocol):
 
     def staged(self, name: str) -> AbstractContextManager[Path]:
         """Give a local path to write to; at the end of the block it becomes `name`, atomically."""
+
+    def sweep(self) -> None:
+        """Remove what writes of a killed process have left unfinished; only its one user may."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from cifar_ray.errors import InputError, Unfinished
+from cifar_ray.errors import InputError, Unfinished, printable
 from cifar_ray.storage.base import TEMPORARY
 
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -29,6 +29,11 @@ class FolderStore:
     def uri(self) -> str:
         """The folder."""
         return str(self.root)
+
+    def check(self) -> None:
+        """Raise `InputError` if there is a file in its place."""
+        if self.root.exists() and not self.root.is_dir():
+            raise InputError(f"--out {printable(self.uri)} is a file. Give a new or empty folder.")
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes; `FileNotFoundError` if there is none."""
@@ -94,6 +99,10 @@ class FolderStore:
             target = self._target(name)
             os.replace(path, target)
             _sync_folder(target.parent)
+
+    def sweep(self) -> None:
+        """Delete the unfinished files."""
+        self.delete(TEMPORARY)
 
     @contextmanager
     def _temporary(self) -> Iterator[Path]:

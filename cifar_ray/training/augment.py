@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cifar_ray.config.training import AugmentConfig
+from cifar_ray.config.augmentation import AugmentConfig
+from cifar_ray.training.geometry import turn_zoom_shift
+from cifar_ray.training.randaugment import randaugment
 
 
 def augment(
@@ -18,8 +20,14 @@ def augment(
         images = flip_where(images, (_parity(indices) + epoch) % 2 == 0)
     elif config.flip == "random":
         images = flip_where(images, torch.rand(len(images), generator=generator) < 0.5)
+    if config.rotation_degrees or config.zoom or config.shift:
+        images = turn_zoom_shift(images, config, generator)
     if config.translate_px:
-        images = translate(images, config.translate_px, generator)
+        images = translate(images, config.translate_px, generator, config.padding)
+    if config.randaugment_ops:
+        images = randaugment(
+            images, config.randaugment_ops, config.randaugment_magnitude, generator
+        )
     if config.cutout_px:
         images = cutout(images, config.cutout_px, generator)
     return images
@@ -30,11 +38,14 @@ def flip_where(images: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(chosen.view(-1, 1, 1, 1).to(images.device), images.flip(2), images)
 
 
-def translate(images: Tensor, reach_px: int, generator: torch.Generator) -> Tensor:
-    """Shift each image by up to `reach_px` pixels each way; the edges are reflected."""
+def translate(
+    images: Tensor, reach_px: int, generator: torch.Generator, padding: str = "reflect"
+) -> Tensor:
+    """Shift each image by up to `reach_px` pixels each way; `reflect` edges or bring in `zeros`."""
     number, height, width, _ = images.shape
     planes = images.permute(0, 3, 1, 2).float()
-    padded = functional.pad(planes, (reach_px,) * 4, mode="reflect").to(images.dtype)
+    mode = "reflect" if padding == "reflect" else "constant"
+    padded = functional.pad(planes, (reach_px,) * 4, mode=mode).to(images.dtype)
     shifts = torch.randint(0, 2 * reach_px + 1, (2, number, 1), generator=generator)
     shifts = shifts.to(images.device)
     rows = (shifts[0] + torch.arange(height, device=images.device)).view(number, height, 1)

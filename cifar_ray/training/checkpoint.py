@@ -1,4 +1,9 @@
-"""Checkpoints: a folder each with `state.safetensors` and `state.json`, whole or not there."""
+"""Checkpoints: a folder each with `state.safetensors` and `state.json`, whole or not there.
+
+With the history they hold all that a run's future depends on: orders and random numbers follow
+from the epoch's number, plateau and early stopping from the history. The newest and the best are
+kept; what a kill left unfinished is swept by the next save.
+"""
 
 import json
 import os
@@ -41,11 +46,17 @@ def save(folder: Path, trainer: Trainer, progress: Progress) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     tensors, optimizers = _optimizer_state(trainer.optimizers)
-    for prefix, network in (("network", trainer.network), ("averaged", trainer.averaged)):
+    networks = {"network": trainer.network}
+    if trainer.averaged is not trainer.network:
+        networks["averaged"] = trainer.averaged
+    for prefix, network in networks.items():
         tensors |= {f"{prefix}.{k}": v.contiguous() for k, v in network.state_dict().items()}
     save_file(tensors, temporary / TENSORS)
     state = {"history": [row.as_dict() for row in progress.history], "optimizers": optimizers}
     (temporary / STATE).write_text(json.dumps(state, indent=1))
+    for file in temporary.iterdir():
+        with file.open("r+b") as written:
+            os.fsync(written.fileno())
     shutil.rmtree(path, ignore_errors=True)
     temporary.rename(path)
     keep = {path.name, _path(folder, progress.best.epoch + 1).name}
@@ -62,25 +73,19 @@ def restore(folder: Path, trainer: Trainer) -> Progress:
     state: dict[str, Any] = json.loads((newest / STATE).read_text())
     tensors = load_file(newest / TENSORS)
     trainer.network.load_state_dict(_part(tensors, "network"))
-    trainer.averaged.load_state_dict(_part(tensors, "averaged"))
+    if trainer.averaged is not trainer.network:
+        trainer.averaged.load_state_dict(_part(tensors, "averaged"))
     for number, optimizer in enumerate(trainer.optimizers):
-        saved = state["optimizers"][number]
-        part = _part(tensors, f"optimizer{number}")
-        optimizer.load_state_dict(
-            {
-                "param_groups": saved["param_groups"],
-                "state": {
-                    int(index): {name: part[f"{index}.{name}"] for name in names}
-                    for index, names in saved["state"].items()
-                },
-            }
+        _restore_optimizer(
+            optimizer, state["optimizers"][number], _part(tensors, f"optimizer{number}")
         )
     return Progress(tuple(EpochRow(**row) for row in state["history"]))
 
 
 def averaged_weights(folder: Path, epoch: int) -> dict[str, Tensor]:
-    """Return the state_dict of the averaged weights after `epoch` (from 0)."""
-    return _part(load_file(_path(folder, epoch + 1) / TENSORS), "averaged")
+    """Return the state_dict of the weights that are evaluated and kept after `epoch` (from 0)."""
+    tensors = load_file(_path(folder, epoch + 1) / TENSORS)
+    return _part(tensors, "averaged") or _part(tensors, "network")
 
 
 def _path(folder: Path, epochs_done: int) -> Path:
@@ -108,3 +113,24 @@ def _optimizer_state(
                 tensors[f"optimizer{number}.{index}.{name}"] = torch.as_tensor(value).contiguous()
         rest.append({"param_groups": saved["param_groups"], "state": names})
     return tensors, rest
+
+
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer, saved: dict[str, Any], tensors: dict[str, Tensor]
+) -> None:
+    """Load an optimizer's state; parameters that were frozen so far have none."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    states = {
+        int(index): {
+            name: _laid_out_as(parameters[int(index)], tensors[f"{index}.{name}"]) for name in names
+        }
+        for index, names in saved["state"].items()
+    }
+    optimizer.load_state_dict({"param_groups": saved["param_groups"], "state": states})
+
+
+def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
+    """Lay a value out in memory as its parameter is: files do not say, and kernels do not ask."""
+    if value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, device="cpu").copy_(value)

@@ -1,27 +1,30 @@
-"""Labelled images in memory: where DATA lies, how it is read, and how it is split by seed.
+"""Labelled images in memory: how each form of DATA is read and decoded.
 
 CIFAR-10 is read in its Parquet form (columns `image` and `label`) or in its binary form
 (`data_batch_1.bin` …); a folder with a sub-folder a class is read as it lies.
 Every image goes through the decode and preprocess that labelling uses.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cifar_ray.errors import ImageFault, InputError
-from cifar_ray.images.decode import decode
+from cifar_ray.errors import InputError
 from cifar_ray.images.labels import CIFAR10
 from cifar_ray.images.preprocess import Preprocess
+from cifar_ray.training.decoded import Source, decode_to_file, decode_to_memory
 
-DECODE_CHUNK = 512
+STATISTICS_IMAGES = 1024
 BINARY_RECORD_BYTES = 1 + 3 * 32 * 32
 
 
@@ -30,33 +33,48 @@ class LabelledImages:
     """Images N×S×S×3 uint8, labels N int64, and the names that labels index.
 
     `size_range` is (least width, greatest width, least height, greatest height) before preprocess.
+    Where images are too many for the memory, `images` is a file's content (`decoded.py`), of which
+    `rows`, if given, are meant, and `take` reads them.
     """
 
     images: Tensor
     labels: Tensor
     label_names: tuple[str, ...]
     size_range: tuple[int, int, int, int]
+    is_mapped: bool = False
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self.images)
+        return len(self.labels)
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Return the images at `indices`, on the labels' device."""
+        images = self.images[indices if self.rows is None else self.rows[indices]]
+        return images.to(self.labels.device) if self.is_mapped else images
 
     def select(self, indices: Tensor) -> "LabelledImages":
-        """Return the images at `indices`, in that order."""
+        """Return the images at `indices`, in that order, in memory."""
         return LabelledImages(
-            self.images[indices], self.labels[indices], self.label_names, self.size_range
+            self.take(indices), self.labels[indices], self.label_names, self.size_range
         )
 
+    def view(self, indices: Tensor) -> "LabelledImages":
+        """Return the images at `indices`; those of a file stay there."""
+        if not self.is_mapped:
+            return self.select(indices)
+        rows = indices if self.rows is None else self.rows[indices]
+        return replace(self, labels=self.labels[indices], rows=rows)
+
     def to(self, device: torch.device) -> "LabelledImages":
-        """Return the same on another device."""
-        return LabelledImages(
-            self.images.to(device), self.labels.to(device), self.label_names, self.size_range
-        )
+        """Return the same on another device; images of a file come there as they are taken."""
+        images = self.images if self.is_mapped else self.images.to(device)
+        return replace(self, images=images, labels=self.labels.to(device))
 
     def statistics(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
         """Return mean and standard deviation a channel, of pixels in [0, 1]."""
         count = torch.zeros(3, 256, dtype=torch.int64)
-        for batch in self.images.split(4096):
+        for batch in (self.take(rows) for rows in torch.arange(len(self)).split(STATISTICS_IMAGES)):
             for channel in range(3):
                 flat = batch[..., channel].flatten().long().cpu()
                 count[channel] += torch.bincount(flat, minlength=256)
@@ -73,23 +91,71 @@ class LabelledImages:
 class Encoded:
     """Encoded images, as bytes or as files, each with the name that a message gives it; labels."""
 
-    images: list[tuple[str, bytes | Path]]
+    images: list[Source]
     labels: NDArray[np.int64]
     label_names: tuple[str, ...]
 
 
-def read_parquet(path: Path, label_names: tuple[str, ...]) -> Encoded:
-    """Read a Parquet file with `image` (encoded bytes) and `label` (integer) columns."""
-    columns = pq.read_schema(path).names
-    if not {"image", "label"} <= set(columns):
-        raise InputError(f"{path} has the columns {columns}; `image` and `label` are needed.")
-    table = pq.read_table(path, columns=["image", "label"])
-    labels = table["label"].to_numpy().astype(np.int64)
-    if len(labels) and not 0 <= labels.min() <= labels.max() < len(label_names):
-        raise InputError(f"{path}: labels must lie between 0 and {len(label_names) - 1}.")
-    rows = enumerate(table["image"].to_pylist())
-    images: list[tuple[str, bytes | Path]] = [(f"{path}, row {i}", data) for i, data in rows]
-    return Encoded(images, labels, label_names)
+def read_parquet(
+    files: Path | Sequence[Path], label_names: tuple[str, ...] | None = None
+) -> Encoded:
+    """Read Parquet files with `image` and `label` columns.
+
+    `image` is encoded bytes, or a struct with a field `bytes` as Hugging Face's datasets write it.
+    `label` is text, or an integer, whose names are `label_names`, else those in the metadata of
+    Hugging Face's datasets, else the numbers. Raises `InputError` for other columns and labels.
+    """
+    paths = [files] if isinstance(files, Path) else files
+    images: list[Source] = []
+    labels: list[int | str] = []
+    for path in paths:
+        schema = _schema(path)
+        if not {"image", "label"} <= set(schema.names):
+            raise InputError(f"{path} has the columns {schema.names}; image and label are needed.")
+        table = pq.read_table(path, columns=["image", "label"])
+        column = table["image"]
+        if pa.types.is_struct(column.type):
+            column = pc.struct_field(column, "bytes")
+        images += [(f"{path}, row {i}", data or b"") for i, data in enumerate(column.to_pylist())]
+        labels += table["label"].to_pylist()
+        label_names = label_names or _names_in(schema)
+    if not labels:
+        raise InputError(f"{paths[0].parent}: there is no row in the Parquet files.")
+    return Encoded(images, *_numbered(labels, label_names, paths[0].parent))
+
+
+def _schema(path: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(path)
+    except pa.ArrowInvalid as error:
+        raise InputError(
+            f"{path} is no Parquet file. DATA is `cifar10`, a folder with a sub-folder a class, or"
+            " Parquet with `image` and `label` columns."
+        ) from error
+
+
+def _names_in(schema: pa.Schema) -> tuple[str, ...] | None:
+    """Return the names of labels that Hugging Face's datasets put into a file's metadata."""
+    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    names = described.get("info", {}).get("features", {}).get("label", {}).get("names")
+    return tuple(names) if names else None
+
+
+def _numbered(
+    labels: list[int | str], names: tuple[str, ...] | None, where: Path
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return labels as numbers, and their names."""
+    if all(isinstance(label, str) for label in labels):
+        names = names or tuple(sorted(str(label) for label in set(labels)))
+        numbers = {name: number for number, name in enumerate(names)}
+        labels = [numbers.get(str(label), -1) for label in labels]
+    elif not all(isinstance(label, int) for label in labels):
+        raise InputError(f"{where}: `label` must hold text or integers, in every row.")
+    found = np.array(labels, dtype=np.int64)
+    names = names or tuple(str(number) for number in range(int(found.max()) + 1))
+    if not 0 <= found.min() <= found.max() < len(names):
+        raise InputError(f"{where}: labels must be among {', '.join(names[:20])}.")
+    return found, names
 
 
 def read_folder(folder: Path) -> Encoded:
@@ -114,49 +180,28 @@ def read_folder(folder: Path) -> Encoded:
     return Encoded([(str(path), path) for path, _ in files], labels, tuple(classes))
 
 
-def decode_all(encoded: Encoded, preprocess: Preprocess) -> LabelledImages:
-    """Decode and preprocess every image; `InputError` names those that cannot be decoded."""
-    images = encoded.images
-    starts = range(0, len(images), DECODE_CHUNK)
-    with ThreadPoolExecutor() as pool:
-        chunks = list(
-            pool.map(lambda at: _decode_chunk(images[at : at + DECODE_CHUNK], preprocess), starts)
-        )
-    faults = [fault for chunk in chunks for fault in chunk[2]]
-    if faults:
-        more = f"\n  … and {len(faults) - 10} more" if len(faults) > 10 else ""
-        raise InputError(
-            f"{len(faults)} images of DATA cannot be decoded; remove or mend them:\n  "
-            + "\n  ".join(faults[:10])
-            + more
-        )
-    sizes = np.concatenate([chunk[1] for chunk in chunks])
+def decode_all(
+    encoded: Encoded, preprocess: Preprocess, memory_bytes: int | None = None
+) -> LabelledImages:
+    """Decode and preprocess every image; `InputError` names those that cannot be decoded.
+
+    What would take more than `memory_bytes`, by default half of the memory that is free, goes to a
+    file in the cache folder, which the same images find there the next time.
+    """
+    side = preprocess.input_size
+    if memory_bytes is None:
+        memory_bytes = psutil.virtual_memory().available // 2
+    is_mapped = len(encoded.images) * side * side * 3 > memory_bytes
+    decode = decode_to_file if is_mapped else decode_to_memory
+    images, sizes = decode(encoded.images, preprocess)
     low, high = sizes.min(axis=0), sizes.max(axis=0)
     return LabelledImages(
-        images=torch.from_numpy(np.concatenate([chunk[0] for chunk in chunks])),
+        images=torch.from_numpy(images),
         labels=torch.from_numpy(encoded.labels),
         label_names=encoded.label_names,
         size_range=(int(low[0]), int(high[0]), int(low[1]), int(high[1])),
+        is_mapped=is_mapped,
     )
-
-
-def _decode_chunk(
-    chunk: list[tuple[str, bytes | Path]], preprocess: Preprocess
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
-    options = preprocess.decode_options("pillow", scaling=False)
-    side = preprocess.input_size
-    images = np.zeros((len(chunk), side, side, 3), dtype=np.uint8)
-    sizes = np.zeros((len(chunk), 2), dtype=np.int64)
-    faults = []
-    for row, (name, data) in enumerate(chunk):
-        try:
-            image = decode(data if isinstance(data, bytes) else data.read_bytes(), options)
-        except ImageFault as fault:
-            faults.append(f"{name}: {fault.status}, {fault.error}")
-            continue
-        images[row] = preprocess.apply(image.pixels)
-        sizes[row] = image.width, image.height
-    return images, sizes, faults
 
 
 def read_binary(paths: list[Path]) -> LabelledImages:
@@ -167,23 +212,6 @@ def read_binary(paths: list[Path]) -> LabelledImages:
     records = torch.from_numpy(data).view(-1, BINARY_RECORD_BYTES)
     images = records[:, 1:].reshape(-1, 3, 32, 32).permute(0, 2, 3, 1).contiguous()
     return LabelledImages(images, records[:, 0].long(), CIFAR10, (32, 32, 32, 32))
-
-
-def split(data: LabelledImages, fractions: list[float], seed: int) -> Iterator[LabelledImages]:
-    """Split by seed, each class alike, into parts of the given fractions and, last, the rest."""
-    generator = torch.Generator().manual_seed(seed)
-    parts: list[list[Tensor]] = [[] for _ in range(len(fractions) + 1)]
-    for label in range(len(data.label_names)):
-        members = torch.nonzero(data.labels == label).flatten()
-        members = members[torch.randperm(len(members), generator=generator)]
-        start = 0
-        for part, fraction in zip(parts, fractions, strict=False):
-            end = start + round(len(members) * fraction)
-            part.append(members[start:end])
-            start = end
-        parts[-1].append(members[start:])
-    for part in parts:
-        yield data.select(torch.cat(part).sort().values)
 
 
 def _three(values: Tensor) -> tuple[float, float, float]:

@@ -1,22 +1,24 @@
 """The training loop: plain PyTorch, the same with one process and with many.
 
     for each epoch:
-        order = permutation(seed, epoch)                 # the same on every worker
-        for each global batch of the order:
-            images = augment(batch)                      # drawn for the whole batch on every worker
-            loss = cross_entropy(network(my share))      # rank r takes images r, r + world_size, …
-            loss.backward()                              # DDP averages the gradients
+        hold or release the trunk, where there is transfer
+        for each batch of a permutation by (seed, epoch):    # the same on every rank
+            loss = cross_entropy(network(my share))          # rank r: images r, r + world_size, …
+            loss.backward()                                  # DDP averages the gradients
             every optimizer steps; the moving average of the weights follows
-        evaluate the averaged weights on the validation split
+        validate the averaged weights                        # each rank a share; sums are exact
 
 All randomness follows from (seed, epoch): a run restarted at an epoch is the run undisturbed.
+
+Batch norm normalises by the rank's own share of a batch, as DDP does, and not by the whole batch:
+with N ranks it sees batch_size / N images. After each epoch the running statistics are averaged
+over the ranks, so that all of them evaluate, and any of them saves, the same network.
 """
 
-import copy
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +27,22 @@ from torch.nn import functional
 from cifar_ray.config.training import TrainingConfig
 from cifar_ray.errors import CifarRayError
 from cifar_ray.models.classifier import normalise
-from cifar_ray.training.augment import augment, scale_to
+from cifar_ray.models.transfer import head_of, hold_statistics, hold_trunk
+from cifar_ray.training.averaging import WeightAverage
+from cifar_ray.training.batches import Batch, Batches, Statistics
 from cifar_ray.training.dataset import LabelledImages
-from cifar_ray.training.optimizer import build_optimizers, learning_rate_factor, set_learning_rate
+from cifar_ray.training.epoch import EpochRow as EpochRow
+from cifar_ray.training.epoch import Step as Step
+from cifar_ray.training.optimizer import build_optimizers
+from cifar_ray.training.schedule import learning_rate_factor, set_learning_rate
+from cifar_ray.training.views import mean_logits
 
-EVALUATION_BATCH = 1000
+EVALUATION_PIXELS = 1000 * 32 * 32
+STEP_INTERVAL_S = 0.2
+
+
+def _keep(totals: Tensor) -> None:
+    """Alone, a rank's sum is everybody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,35 +53,8 @@ class Ranks:
     world_size: int = 1
     wrap: Callable[[nn.Module], nn.Module] = lambda network: network
     """Turns a network into one whose gradients are averaged over the processes (DDP)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Progress within an epoch, for a display."""
-
-    epoch: int
-    step: int
-    num_steps: int
-    loss: float
-    seconds: float
-    images_per_second: float
-
-
-@dataclass(frozen=True, slots=True)
-class EpochRow:
-    """One row of `history.json`. `train_loss` is the mean over this rank's images."""
-
-    epoch: int
-    train_loss: float
-    validation_loss: float
-    validation_accuracy: float
-    learning_rate: float
-    seconds: float
-    images_per_second: float
-
-    def as_dict(self) -> dict[str, float]:
-        """Return the row as JSON has it."""
-        return asdict(self)
+    add: Callable[[Tensor], object] = _keep
+    """Replaces a tensor's values by their sums over the processes."""
 
 
 class Trainer:
@@ -78,7 +64,7 @@ class Trainer:
         self,
         config: TrainingConfig,
         network: nn.Module,
-        statistics: tuple[tuple[float, ...], tuple[float, ...]],
+        statistics: Statistics,
         device: torch.device,
         ranks: Ranks,
     ) -> None:
@@ -87,11 +73,19 @@ class Trainer:
         self.ranks = ranks
         self.device = device
         self.network = network.to(device).to(memory_format=torch.channels_last)
-        self.wrapped = ranks.wrap(self.network)
-        self.averaged = copy.deepcopy(self.network).requires_grad_(False)
+        self.wrapped: nn.Module | None = None
+        self.head = head_of(config.network, network)
+        self.held: list[nn.Parameter] = []
+        self.average = WeightAverage(self.network, config.weight_average_decay)
         self.statistics = statistics
+        self.batches = Batches(config, statistics, ranks.rank, ranks.world_size)
         self.optimizers = build_optimizers(self.network, config.optimizer)
         self.precision = torch.bfloat16 if use_bfloat16(config, device) else torch.float32
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The network that is evaluated and kept."""
+        return self.average.network
 
     @torch.no_grad()
     def initialise(self, images: Tensor) -> None:
@@ -99,36 +93,44 @@ class Trainer:
         initialise = getattr(self.network, "initialise_from", None)
         if initialise is not None:
             initialise(normalise(images.to(self.device), *self.statistics))
-            self.averaged.load_state_dict(self.network.state_dict())
+            self.average.restart()
 
     def learning_rate(self) -> float:
-        """Return the learning rate of the last step."""
+        """Return the first optimizer's current rate."""
         rate: float = self.optimizers[0].param_groups[0]["lr"]
         return rate
 
     def train_epoch(
-        self, epoch: int, data: LabelledImages, on_step: Callable[[Step], None]
+        self,
+        epoch: int,
+        data: LabelledImages,
+        on_step: Callable[[Step], None],
+        history: Sequence[EpochRow] = (),
     ) -> float:
-        """Train one epoch (from 0) and return the mean loss."""
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-        torch.manual_seed((self.config.seed * 1_000_003 + epoch) * 4099 + self.ranks.rank)
-        order = torch.randperm(len(data), generator=generator)
-        num_steps = self._num_steps(len(data))
-        small = epoch < round(self.config.small_image_fraction * self.config.epochs)
-        started = time.monotonic()
-        losses = torch.zeros((), device=self.device)
-        self.wrapped.train()
-        for step in range(num_steps):
-            indices = order[step * self.config.batch_size : (step + 1) * self.config.batch_size]
-            self._set_learning_rate(epoch * num_steps + step, num_steps)
-            images = augment(data.images[indices], indices, epoch, self.config.augment, generator)
-            mine = slice(self.ranks.rank, None, self.ranks.world_size)
-            loss = self._step(images[mine], data.labels[indices][mine], small)
-            losses += loss
-            seconds = time.monotonic() - started
-            rate = (step + 1) * self.config.batch_size / seconds
-            on_step(Step(epoch, step + 1, num_steps, float(loss), seconds, rate))
-        mean_loss = float(losses / num_steps)
+        """Train one epoch (from 0, after those in `history`); return the mean loss an image."""
+        seed = self.config.seed * 1_000_003 + epoch
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed * 4099 + self.ranks.rank)
+        network = self._ready(epoch)
+        weights = self._class_weights(data)
+        num_steps = self.batches.num_steps(len(data))
+        started = told = time.monotonic()
+        total_loss, num_images = torch.zeros(1, dtype=torch.float64, device=self.device), 0
+        for step, batch in enumerate(self.batches.epoch(epoch, data, generator)):
+            factor = learning_rate_factor(self.config, epoch * num_steps + step, num_steps, history)
+            set_learning_rate(self.optimizers, factor)
+            loss = self._step(network, batch, weights)
+            total_loss.add_(loss, alpha=len(batch.labels))
+            num_images += batch.num_images
+            now = time.monotonic()
+            # Reading the loss waits for the device; a display needs it now and then.
+            if now - told >= STEP_INTERVAL_S or step + 1 == num_steps:
+                told = now
+                rate = (step + 1) * self.config.batch_size / (now - started)
+                on_step(Step(epoch, step + 1, num_steps, float(loss), now - started, rate))
+        self._share_statistics()
+        self.ranks.add(total_loss)
+        mean_loss = float(total_loss) / num_images
         if not math.isfinite(mean_loss):
             raise CifarRayError(
                 f"The loss is no longer finite in epoch {epoch + 1}: training has diverged. Try a "
@@ -136,44 +138,75 @@ class Trainer:
             )
         return mean_loss
 
-    def _num_steps(self, num_images: int) -> int:
-        """Return the steps an epoch; a last batch too small for batch norm is left out."""
-        full, rest = divmod(num_images, self.config.batch_size)
-        return max(1, full + (rest >= 2 * self.ranks.world_size))
+    def validate(self, data: LabelledImages) -> tuple[float, float]:
+        """Return mean loss and accuracy of the averaged weights, each rank summing a share."""
+        mine = torch.arange(self.ranks.rank, len(data), self.ranks.world_size)
+        logits = self.logits(data.take(mine))
+        labels = data.labels[mine].to(logits.device)
+        right = (logits.argmax(dim=1) == labels).sum()
+        loss = functional.cross_entropy(logits.double(), labels, reduction="sum")
+        totals = torch.stack([loss, right.double()])
+        self.ranks.add(totals)
+        return float(totals[0]) / len(data), float(totals[1]) / len(data)
 
-    def _set_learning_rate(self, step: int, steps_per_epoch: int) -> None:
-        factor = learning_rate_factor(
-            self.config.schedule, step, steps_per_epoch, self.config.epochs
-        )
-        set_learning_rate(self.optimizers, factor)
+    def _ready(self, epoch: int) -> nn.Module:
+        """Hold or release the trunk as the epoch asks, and return the network in train mode."""
+        hold = epoch < self.config.transfer.frozen_epochs
+        if self.wrapped is None or hold != bool(self.held):
+            for parameter in self.held:
+                parameter.requires_grad_(True)
+            self.held = hold_trunk(self.network, self.head) if hold else []
+            # DDP averages the gradients of what could be trained when it was made.
+            self.wrapped = self.ranks.wrap(self.network)
+        self.wrapped.train()
+        if hold:
+            hold_statistics(self.network, self.head)
+        return self.wrapped
 
-    def _step(self, images: Tensor, labels: Tensor, small: bool) -> Tensor:
-        inputs = normalise(images, *self.statistics)
-        if small and self.config.small_image_px:
-            inputs = scale_to(inputs, self.config.small_image_px)
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    def _step(self, network: nn.Module, batch: Batch, weights: Tensor | None) -> Tensor:
         with self._autocast():
-            logits = self.wrapped(inputs)
-        loss = functional.cross_entropy(
-            logits.float(), labels, label_smoothing=self.config.label_smoothing
-        )
+            logits = network(batch.inputs)
+        logits = logits.float()
+        loss = self._loss(logits, batch.labels, weights)
+        if batch.mixed_in is not None:
+            other = self._loss(logits, batch.mixed_in, weights)
+            loss = batch.kept * loss + (1 - batch.kept) * other
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        # DDP takes the mean over the ranks, whose shares of a last batch may differ by an image.
+        share = len(batch.labels) * self.ranks.world_size / batch.num_images
+        (loss if share == 1 else loss * share).backward()
         for optimizer in self.optimizers:
             optimizer.step()
-        self._average()
+        self.average.follow()
         return loss.detach()
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        decay = self.config.weight_average_decay
-        current = self.network.state_dict()
-        for name, value in self.averaged.state_dict().items():
-            if value.is_floating_point() and decay:
-                value.lerp_(current[name], 1 - decay)
-            else:
-                value.copy_(current[name])
+    def _loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        smoothing = self.config.label_smoothing
+        if weights is None:
+            return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        # Weights have mean 1 over the dataset; the mean over a batch's weights would undo them.
+        total = functional.cross_entropy(
+            logits, labels, weights, reduction="sum", label_smoothing=smoothing
+        )
+        return total / len(labels)
+
+    def _class_weights(self, data: LabelledImages) -> Tensor | None:
+        if self.config.class_weights == "none":
+            return None
+        counts = torch.bincount(data.labels, minlength=len(data.label_names)).clamp_min(1)
+        return (len(data) / (len(counts) * counts)).float().to(self.device)
+
+    def _share_statistics(self) -> None:
+        """Average batch norm's running statistics over the ranks."""
+        if self.ranks.world_size == 1:
+            return
+        # In one order on every rank, as sums must be; the average may be the network itself.
+        for network in dict.fromkeys((self.network, self.averaged)):
+            for buffer in network.buffers():
+                if buffer.is_floating_point():
+                    self.ranks.add(buffer)
+                    buffer /= self.ranks.world_size
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(
@@ -181,14 +214,17 @@ class Trainer:
         )
 
     @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
-        """Return the averaged weights' logits (N×C float32) for N×S×S×3 uint8 images."""
+    def logits(self, images: Tensor, views: str = "none") -> Tensor:
+        """Return the averaged weights' logits (N×C float32) for N×S×S×3 uint8 images.
+
+        `views` are those of `test_time_augmentation`, over which logits are averaged.
+        """
         self.averaged.eval()
         parts = []
-        for batch in images.split(EVALUATION_BATCH):
+        for batch in images.split(max(1, EVALUATION_PIXELS // images.shape[1] ** 2)):
             inputs = normalise(batch.to(self.device), *self.statistics)
             with self._autocast():
-                parts.append(self.averaged(inputs.contiguous(memory_format=torch.channels_last)))
+                parts.append(mean_logits(self.averaged, inputs, views))
         return torch.cat(parts).float()
 
 

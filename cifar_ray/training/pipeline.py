@@ -1,12 +1,13 @@
 """A training run from DATA to its bundle, on one process or on many.
 
 dataset     read, decoded and preprocessed as labelling does it    (sources.py, dataset.py)
-split       validation images by seed; test images untouched       (dataset.py)
-network     from the registry                                      (models/registry.py)
-loop        augment -> forward -> backward -> step, by epochs      (loop.py)
+split       by seed, each class alike; no image in two splits      (split.py)
+network     from the registry, perhaps with pretrained weights     (models/transfer.py)
+loop        augment -> forward -> backward -> step, by epochs      (loop.py, batches.py)
 checkpoint  after every epoch                                      (checkpoint.py)
 metrics     temperature on validation images, numbers on test      (metrics.py)
 bundle      of the best epoch                                      (models/bundle.py)
+report      page and plots                                         (report.py)
 """
 
 import json
@@ -15,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,17 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from cifar_ray.config.training import TrainingConfig, TrainingSpec
-from cifar_ray.errors import InputError
 from cifar_ray.models import registry
 from cifar_ray.models.bundle import save_bundle
 from cifar_ray.models.bundle_spec import BundleSpec, EnergyQuantiles, TrainedOn
+from cifar_ray.models.transfer import load_trunk, pretrained_tensors
 from cifar_ray.models.weights import round_weights
 from cifar_ray.runs import TrainingRun
 from cifar_ray.training import checkpoint
-from cifar_ray.training.dataset import LabelledImages, split
+from cifar_ray.training.batches import Statistics
+from cifar_ray.training.dataset import LabelledImages
+from cifar_ray.training.evaluation import Evaluation
+from cifar_ray.training.held_out import in_memory
 from cifar_ray.training.loop import EpochRow, Ranks, Step, Trainer
 from cifar_ray.training.metrics import (
     Timing,
@@ -40,9 +44,15 @@ from cifar_ray.training.metrics import (
     evaluate,
     fit_temperature,
 )
+from cifar_ray.training.report import Provenance, write_report
+from cifar_ray.training.schedule import has_stopped
 from cifar_ray.training.sources import Data, geometry, load
+from cifar_ray.training.split import Splits
+from cifar_ray.training.split import split_data as split_data
 
 INITIALISATION_IMAGES = 5_000
+IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Of pixels in [0, 1], as torchvision publishes them with its weights."""
 BUNDLE_METRICS = ("accuracy", "f1_macro", "loss", "ece", "evaluated_on", "num_images")
 
 
@@ -54,15 +64,6 @@ class Watcher:
     on_epoch: Callable[[EpochRow], None] = lambda row: None
 
 
-@dataclass(frozen=True, slots=True)
-class Splits:
-    """Images to train on, to choose and calibrate by, and for the last number."""
-
-    train: LabelledImages
-    validation: LabelledImages
-    test: LabelledImages | None
-
-
 def train(spec: TrainingSpec, ranks: Ranks, watcher: Watcher) -> dict[str, Any] | None:
     """Train, evaluate, and write the run; go on from its newest checkpoint if there is one.
 
@@ -71,16 +72,16 @@ def train(spec: TrainingSpec, ranks: Ranks, watcher: Watcher) -> dict[str, Any] 
     torch.set_num_threads(spec.threads)
     config, run = spec.config, TrainingRun(Path(spec.run))
     device = torch.device(spec.device)
-    input_size = registry.get(config.network).input_size
-    data = load(spec.data, input_size)
+    data = load(spec.data, input_size(config))
     splits = split_data(data, config)
-    trainer = make_trainer(config, splits.train, device, ranks)
+    trainer = make_trainer(config, splits.train, device, ranks, spec.weights)
     progress = checkpoint.restore(run.checkpoints, trainer)
     on_device = splits.train.to(device)
     writer = SummaryWriter(str(run.tensorboard)) if ranks.rank == 0 else None
     with writer or nullcontext():
-        for epoch in range(progress.epochs_done, config.epochs):
-            row = run_epoch(trainer, epoch, on_device, splits.validation, watcher)
+        while not is_done(config, progress):
+            history = progress.history
+            row = run_epoch(trainer, len(history), on_device, splits.validation, watcher, history)
             progress = checkpoint.Progress((*progress.history, row))
             if writer is not None:
                 checkpoint.save(run.checkpoints, trainer, progress)
@@ -93,43 +94,59 @@ def train(spec: TrainingSpec, ranks: Ranks, watcher: Watcher) -> dict[str, Any] 
     return finish(spec, data, splits, trainer, progress)
 
 
-def split_data(data: Data, config: TrainingConfig) -> Splits:
-    """Split by the config's seed; DATA's own test images, if it has any, are the test images."""
-    if data.test is None and config.test_fraction:
-        fractions = [config.validation_fraction, config.test_fraction]
-        validation, test, training = split(data.train, fractions, config.seed)
-        return Splits(training, validation, test)
-    validation, training = split(data.train, [config.validation_fraction], config.seed)
-    if not len(validation) or not len(training):
-        raise InputError(f"DATA has {len(data.train)} images, too few to split by {config.recipe}.")
-    return Splits(training, validation, data.test)
+def is_done(config: TrainingConfig, progress: checkpoint.Progress) -> bool:
+    """Tell whether all epochs are trained, or early stopping ends training before."""
+    return progress.epochs_done >= config.epochs or has_stopped(
+        config.early_stopping, progress.history
+    )
+
+
+def input_size(config: TrainingConfig) -> int:
+    """Return the side of the images that a run trains on."""
+    return config.input_px or registry.get(config.network).input_size
 
 
 def make_trainer(
-    config: TrainingConfig, images: LabelledImages, device: torch.device, ranks: Ranks
+    config: TrainingConfig,
+    images: LabelledImages,
+    device: torch.device,
+    ranks: Ranks,
+    weights: str | None = None,
 ) -> Trainer:
-    """Build the network, the same on every rank, and its trainer."""
+    """Build the network, the same on every rank, and its trainer; `weights` as in the spec."""
     torch.manual_seed(config.seed)
     network = registry.build(config.network, len(images.label_names))
-    trainer = Trainer(config, network, images.statistics(), device, ranks)
-    trainer.initialise(images.images[:INITIALISATION_IMAGES])
+    if config.transfer.pretrained:
+        tensors = pretrained_tensors(config.network, Path(weights) if weights else None)
+        load_trunk(config.network, network, tensors, weights or "torchvision's file")
+    trainer = Trainer(config, network, pixel_statistics(config, images), device, ranks)
+    trainer.initialise(images.take(torch.arange(min(len(images), INITIALISATION_IMAGES))))
     return trainer
 
 
+def pixel_statistics(config: TrainingConfig, images: LabelledImages) -> Statistics:
+    """Return the mean and deviation by which pixels are normalised."""
+    return IMAGENET if config.normalisation == "imagenet" else images.statistics()
+
+
 def run_epoch(
-    trainer: Trainer, epoch: int, data: LabelledImages, validation: LabelledImages, watcher: Watcher
+    trainer: Trainer,
+    epoch: int,
+    data: LabelledImages,
+    validation: LabelledImages,
+    watcher: Watcher,
+    history: tuple[EpochRow, ...] = (),
 ) -> EpochRow:
-    """Train one epoch and validate."""
+    """Train one epoch, before which those in `history` were trained, and validate."""
     started = time.monotonic()
-    train_loss = trainer.train_epoch(epoch, data, watcher.on_step)
+    train_loss = trainer.train_epoch(epoch, data, watcher.on_step, history)
     seconds = time.monotonic() - started
-    logits = trainer.logits(validation.images)
-    labels = validation.labels.to(logits.device)
+    validation_loss, validation_accuracy = trainer.validate(validation)
     return EpochRow(
         epoch=epoch,
         train_loss=train_loss,
-        validation_loss=float(torch.nn.functional.cross_entropy(logits, labels)),
-        validation_accuracy=float((logits.argmax(dim=1) == labels).double().mean()),
+        validation_loss=validation_loss,
+        validation_accuracy=validation_accuracy,
         learning_rate=trainer.learning_rate(),
         seconds=seconds,
         images_per_second=len(data) / seconds,
@@ -162,18 +179,47 @@ def finish(
         **evaluate(logits, held_out.labels.numpy(), names, temperature, timing),
         "validation_accuracy": best.validation_accuracy,
         "best_epoch": best.epoch,
-        "temperature": temperature,
         "training_seconds": sum(row.seconds for row in progress.history),
+        "epochs": progress.epochs_done,
+        "duplicates": asdict(splits.duplicates),
     }
+    views = spec.config.test_time_augmentation
+    if views != "none":
+        right = trainer.logits(held_out.images, views).argmax(dim=1).cpu() == held_out.labels
+        metrics["accuracy_with_views"] = float(right.double().mean())
     # A kill between bundle and metrics leaves a bundle that is made again.
     shutil.rmtree(run.bundle, ignore_errors=True)
-    save_bundle(
+    bundle = save_bundle(
         run.bundle,
         trainer.averaged.cpu(),
         bundle_spec(spec, data, splits, metrics, validation_logits),
     )
+    evaluation = Evaluation(
+        name=run.folder.name,
+        bundle=bundle,
+        held_out=in_memory(held_out, data.name, metrics["evaluated_on"]),
+        logits=logits,
+        metrics=metrics,
+        history=[row.as_dict() for row in progress.history],
+    )
+    write_report(run, [evaluation], provenance(evaluation, len(splits.validation), best.epoch))
     write_json(run.metrics, metrics)
     return metrics
+
+
+def provenance(evaluation: Evaluation, num_validation: int, best_epoch: int) -> Provenance:
+    """Return what the page says of how images were used."""
+    chosen_on = (
+        f"Epoch {best_epoch + 1} of {len(evaluation.history)} and the temperature were chosen on"
+        f" {num_validation:,} validation images, which the network was not trained on."
+    )
+    if evaluation.held_out.split == "test":
+        return Provenance(f"{chosen_on} The images of this page were used for this page alone.")
+    warning = (
+        "There were no test images: the numbers are of the validation images, on which the epoch"
+        " and the temperature were chosen, and are a little better than on new ones."
+    )
+    return Provenance(chosen_on, (warning,))
 
 
 def bundle_spec(
@@ -185,15 +231,13 @@ def bundle_spec(
 ) -> BundleSpec:
     """Return what the bundle says of itself."""
     images = splits.train
-    mean, std = images.statistics()
+    mean, std = pixel_statistics(spec.config, images)
     q01, q05, q50 = energy_quantiles(validation_logits, (0.01, 0.05, 0.5))
     least_width, greatest_width, least_height, greatest_height = images.size_range
     return BundleSpec(
         network=spec.config.network,
         labels=images.label_names,
-        preprocess=geometry(registry.get(spec.config.network).input_size).model_copy(
-            update={"mean": mean, "std": std}
-        ),
+        preprocess=geometry(input_size(spec.config)).model_copy(update={"mean": mean, "std": std}),
         temperature=metrics["temperature"],
         metrics={name: metrics[name] for name in BUNDLE_METRICS},
         trained_on=TrainedOn(

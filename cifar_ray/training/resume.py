@@ -34,13 +34,21 @@ def open_run(spec: TrainingSpec) -> dict[str, Any] | None:
     return None
 
 
-def _check_same(run: TrainingRun, spec: TrainingSpec) -> None:
+def read_spec(folder: Path) -> TrainingSpec:
+    """Return what a run was started with; `InputError` if there is none or it cannot be read."""
+    config = TrainingRun(folder).config
     try:
-        there = TrainingSpec.model_validate_json(run.config.read_text())
+        return TrainingSpec.model_validate_json(config.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{folder} is no training run: {config.name} is missing.") from error
     except ValidationError as error:
         raise InputError(
-            f"{run.config} is not of this version of cifar-ray, or is damaged. Give another --out."
+            f"{config} is not of this version of cifar-ray, or is damaged. Give another --out."
         ) from error
+
+
+def _check_same(run: TrainingRun, spec: TrainingSpec) -> None:
+    there = read_spec(run.folder)
     differences = _differences(there.model_dump(mode="json"), spec.model_dump(mode="json"))
     if differences:
         raise InputError(

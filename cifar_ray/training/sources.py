@@ -1,8 +1,10 @@
-"""Where DATA lies: `cifar10` found or downloaded, or a folder with a sub-folder a class."""
+"""Where DATA lies: `cifar10`, found or downloaded; a folder with a sub-folder a class; Parquet."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+import pyarrow.parquet as pq
 
 from cifar_ray.errors import InputError
 from cifar_ray.images.labels import CIFAR10
@@ -17,6 +19,7 @@ from cifar_ray.training.dataset import (
 from cifar_ray.training.download import download_cifar10
 
 DATA_VARIABLE = "CIFAR_RAY_DATA"
+JPEG_MAGIC = b"\xff\xd8\xff"
 RESIZE_BEFORE_CROP = 256 / 224
 """Short side over crop, as ImageNet's networks are evaluated."""
 
@@ -34,13 +37,27 @@ def load(data: str, input_size: int) -> Data:
     """Read DATA for a network of `input_size`; `InputError` if it is not there or not readable."""
     if data == "cifar10":
         return _load_cifar10(input_size)
-    folder = Path(data).expanduser()
-    if not folder.is_dir():
+    path = Path(data).expanduser()
+    if not path.exists():
         raise InputError(
-            f"DATA {folder} is not there. Give `cifar10`, or a folder with a sub-folder a class."
+            f"DATA {path} is not there. Give `cifar10`, a folder with a sub-folder a class, or "
+            "Parquet with `image` and `label` columns."
         )
-    images = decode_all(read_folder(folder), geometry(input_size))
-    return Data(folder.name, images, None)
+    preprocess = geometry(input_size)
+    files = [path] if path.is_file() else sorted(path.glob("*.parquet"))
+    if not files:
+        return Data(path.name, decode_all(read_folder(path), preprocess), None)
+    # As published datasets name their files: train-00000-of-00002.parquet, test-….
+    test_files = [file for file in files if file.name.startswith("test")]
+    encoded = read_parquet([file for file in files if file not in test_files] or files)
+    test = (
+        read_parquet(test_files, encoded.label_names) if 0 < len(test_files) < len(files) else None
+    )
+    return Data(
+        path.stem if path.is_file() else path.name,
+        decode_all(encoded, preprocess),
+        decode_all(test, preprocess) if test else None,
+    )
 
 
 def geometry(input_size: int) -> Preprocess:
@@ -56,10 +73,10 @@ def _load_cifar10(input_size: int) -> Data:
     preprocess = geometry(input_size)
     parquet = folder / "train.parquet"
     if parquet.is_file():
-        train = decode_all(read_parquet(parquet, CIFAR10), preprocess)
+        train = decode_all(read_parquet([parquet], CIFAR10), preprocess)
         test_path = folder / "test.parquet"
         test = (
-            decode_all(read_parquet(test_path, CIFAR10), preprocess)
+            decode_all(read_parquet([test_path], CIFAR10), preprocess)
             if test_path.is_file()
             else None
         )
@@ -78,3 +95,12 @@ def find_cifar10() -> Path:
         if (folder / "train.parquet").is_file() or (folder / "data_batch_1.bin").is_file():
             return folder
     return download_cifar10()
+
+
+def cifar10_is_lossy() -> bool:
+    """Tell whether CIFAR-10's training images, as found here, are JPEG and so not the originals."""
+    parquet = find_cifar10() / "train.parquet"
+    if not parquet.is_file():
+        return False
+    first = next(pq.ParquetFile(parquet).iter_batches(1, columns=["image"]))
+    return bool(first["image"][0].as_py().startswith(JPEG_MAGIC))

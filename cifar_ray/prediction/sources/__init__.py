@@ -10,7 +10,7 @@ from cifar_ray.prediction.sources.base import (
     Source,
     TransientFault,
 )
-from cifar_ray.prediction.sources.opening import find_source, open_source
+from cifar_ray.prediction.sources.opening import find_source, open_source, split_source
 
 __all__ = [
     "Boundary",
@@ -23,4 +23,5 @@ __all__ = [
     "TransientFault",
     "find_source",
     "open_source",
+    "split_source",
 ]

@@ -20,13 +20,18 @@ _OTHER_KINDS = """
         .conf .log .html .htm .css .js .ts .py .ipynb .sh .c .h .cpp .java .go .rs .sql .pdf .doc
         .docx .xls .xlsx .ppt .pptx .odt .ods .rtf .tex
     databases, arrays: .db .sqlite .sqlite3 .lmdb .mdb .parquet .arrow .feather .orc .avro .tfrecord
-        .h5 .hdf5 .npy .npz .mat .pkl .pickle .pt .pth .onnx .safetensors .bin .idx
+        .h5 .hdf5 .npy .npz .mat .pkl .pickle .pt .pth .onnx .safetensors .bin
     archives: .zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .iso .dmg
     sidecars, programs, what editors leave: .xmp .thm .aae .lnk .url .bak .tmp .part .crdownload
         .exe .dll .so .dylib .class .jar
+    beside the images of a WebDataset: .cls .cls2 .id .idx .index .inx .jsn .text .transcript
+        .caption .pyd .pickle .ten .tb .mp .msg .msgpack .cbor
 """
 OTHER_KINDS = frozenset(word for word in _OTHER_KINDS.split() if word.startswith("."))
 MAX_IMAGE_BYTES = 512 * 2**20
+UNKNOWN_SIZE = -1
+GONE = "0-0"
+"""Version of a file that is not there, or no longer: the reader says so in its row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +40,16 @@ class Entry:
 
     `locator` is what opens it where the key does not, such as the raw path of a name that is not
     UTF-8. `position` is where the listing stands behind it, where the key does not say that.
+    `carried` are the values of the columns that the run carries from SOURCE into its rows.
     """
 
     key: str
     version: str
     size_bytes: int
+    """`UNKNOWN_SIZE` where only reading the image tells."""
     locator: bytes | None = None
     position: str | None = None
+    carried: tuple[object, ...] = ()
 
     @property
     def cursor(self) -> str:
@@ -83,6 +91,10 @@ class TransientFault(ImageFault):
 
 class Fetcher(Protocol):
     """Reads the images of a store; any number of threads may use one."""
+
+    @property
+    def parallel_reads(self) -> int:
+        """How many reads at a time pay off in one process; 1 where reading ahead does not."""
 
     def fetch(self, entry: Entry) -> bytes:
         """Return the bytes; `ImageFault` with the row's status, or `StoreUnavailable`.

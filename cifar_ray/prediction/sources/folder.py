@@ -9,11 +9,8 @@ from urllib.parse import quote
 
 from cifar_ray.config.labelling import LabellingConfig, SourceReference
 from cifar_ray.errors import InputError, StoreUnavailable, printable
-from cifar_ray.prediction.sources.base import Entry, Skipped, encode_key, skipped_kind
+from cifar_ray.prediction.sources.base import GONE, Entry, Skipped, encode_key, skipped_kind
 from cifar_ray.prediction.sources.folder_fetch import FolderFetcher
-
-GONE = "0-0"
-"""Version of a file that went away between the reading of its folder and the look at it."""
 
 
 @dataclass(frozen=True, slots=True)

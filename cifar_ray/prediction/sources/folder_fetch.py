@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from cifar_ray.errors import ImageFault, StoreUnavailable
@@ -28,8 +29,26 @@ TRANSIENT = frozenset(
 )
 
 
+def read_with_retries(read: Callable[[], bytes]) -> bytes | None:
+    """Return what `read` gives; None when it only met errors that may pass, to the last try.
+
+    Raises the `OSError` that no retry would mend.
+    """
+    for delay_s in (*RETRY_DELAYS_S, None):
+        try:
+            return read()
+        except OSError as error:
+            if error.errno not in TRANSIENT:
+                raise
+        if delay_s is not None:
+            time.sleep(delay_s)
+    return None
+
+
 class FolderFetcher:
-    """Reads images below a folder."""
+    """Reads images below a folder. The system reads ahead by itself, and threads would not help."""
+
+    parallel_reads = 1
 
     def __init__(self, root: Path) -> None:
         """Remember the folder and the disk it is on, so that an unplugged one is noticed."""
@@ -40,16 +59,14 @@ class FolderFetcher:
         """Return the bytes; `ImageFault` with the row's status, or `StoreUnavailable`."""
         below = entry.locator if entry.locator is not None else entry.key.encode()
         path = os.path.join(self.root, below)
-        for delay_s in (*RETRY_DELAYS_S, None):
-            try:
-                return self._read(path, entry)
-            except OSError as error:
-                if error.errno not in TRANSIENT:
-                    raise self._permanent(error) from None
-            if delay_s is not None:
-                time.sleep(delay_s)
-        self.check()
-        raise TransientFault
+        try:
+            data = read_with_retries(lambda: self._read(path, entry))
+        except OSError as error:
+            raise self._permanent(error) from None
+        if data is None:
+            self.check()
+            raise TransientFault
+        return data
 
     def _read(self, path: bytes, entry: Entry) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))

@@ -1,37 +1,62 @@
 """From SOURCE as the user writes it to the store of images that it is."""
 
-from pathlib import Path
-
 from cifar_ray.config.labelling import LabellingConfig, SourceReference
 from cifar_ray.errors import InputError, printable
 from cifar_ray.prediction.sources.base import Source
-from cifar_ray.prediction.sources.folder import FolderSource
+from cifar_ray.prediction.sources.local_forms import find_local, open_local
 from cifar_ray.prediction.sources.sampling import PartOfSource
+from cifar_ray.storage import S3_SCHEME
 
 FILE_SCHEME = "file://"
 
 
-def find_source(text: str) -> SourceReference:
-    """Return what SOURCE is; `InputError` if it is not there or nothing that can be labelled."""
+def find_source(
+    text: str, root: str | None = None, columns: tuple[str, ...] = ()
+) -> SourceReference:
+    """Return what SOURCE is; `InputError` if it is not there or nothing that can be labelled.
+
+    `root` is the folder below which the uris of a manifest lie, by default its own; `columns` are
+    those that the rows shall carry.
+    """
+    if text.startswith(S3_SCHEME):
+        from cifar_ray.prediction.sources.s3 import find_s3_source
+
+        if root is not None or columns:
+            raise InputError("--root and --columns are for manifests, and SOURCE is a bucket.")
+        return find_s3_source(text)
     if "://" in text and not text.startswith(FILE_SCHEME):
         scheme = text.split("://")[0]
         raise InputError(
-            f"SOURCE {printable(text)}: {scheme}:// is not read by this version. "
-            "Give a folder on this machine."
+            f"SOURCE {printable(text)}: {scheme}:// is not read. Give a folder on this machine, "
+            "or s3://BUCKET/PREFIX with AWS_ENDPOINT_URL for a store of any maker."
         )
-    root = Path(text.removeprefix(FILE_SCHEME)).expanduser()
-    if not root.exists():
-        raise InputError(f"SOURCE {printable(str(root))} does not exist. Give a folder of images.")
-    if not root.is_dir():
-        raise InputError(
-            f"SOURCE {printable(str(root))} is a file. Give the folder that holds the images."
-        )
-    return SourceReference(kind="folder", uri=str(root.absolute()))
+    return find_local(text.removeprefix(FILE_SCHEME), root, columns)
+
+
+def split_source(reference: SourceReference, config: LabellingConfig) -> SourceReference:
+    """Return the reference with the ranges that a new run lists side by side.
+
+    A part of a store is one range. Raises `StoreUnavailable`.
+    """
+    if reference.kind != "s3" or config.partial:
+        return reference
+    from cifar_ray.prediction.sources.s3_ranges import split_s3_source
+
+    return split_s3_source(reference)
 
 
 def open_source(reference: SourceReference, config: LabellingConfig) -> Source:
     """Return the store, or the part of it that `--limit` or `--sample` asks for."""
-    source = FolderSource(reference, config)
+    source = _open(reference, config)
     if config.partial:
         return PartOfSource(source, config.limit, config.sample, config.sample_seed)
     return source
+
+
+def _open(reference: SourceReference, config: LabellingConfig) -> Source:
+    if reference.kind == "s3":
+        # boto3 takes a third of a second to load.
+        from cifar_ray.prediction.sources.s3 import S3Source
+
+        return S3Source(reference, config)
+    return open_local(reference, config)

@@ -77,21 +77,26 @@ class SampledEntries:
     def entries(self, after: str | None) -> Iterator[ListedItem]:
         """List the images; the first call lists all once more, to find the dividing hash."""
         for item in self.listing.entries(after):
-            if isinstance(item, Entry) and self._hash(item.key) > self._largest:
+            if isinstance(item, Entry) and self._rank(item) > self._largest:
                 item = Skipped("(not in the sample)")
             yield item
 
     @cached_property
-    def _largest(self) -> int:
-        """The largest hash in the sample. Memory grows with the sample, not with the store."""
-        heap: list[int] = []
+    def _largest(self) -> tuple[int, int]:
+        """The largest rank in the sample. Memory grows with the sample, not with the store."""
+        heap: list[tuple[int, int]] = []
         for item in self.listing.entries(None):
             if isinstance(item, Entry):
-                heapq.heappush(heap, -self._hash(item.key))
+                first, second = self._rank(item)
+                heapq.heappush(heap, (-first, -second))
                 if len(heap) > self.size:
                     heapq.heappop(heap)
-        return -heap[0] if heap else -1
+        return (-heap[0][0], -heap[0][1]) if heap else (-1, -1)
 
-    def _hash(self, key: str) -> int:
-        digest = hashlib.sha256(f"{self.seed}\0{key}".encode()).digest()
+    def _rank(self, entry: Entry) -> tuple[int, int]:
+        """Rank by key, so that every form of a store gives the same sample; equal keys by place."""
+        return self._hash(entry.key), self._hash(entry.cursor)
+
+    def _hash(self, text: str) -> int:
+        digest = hashlib.sha256(f"{self.seed}\0{text}".encode()).digest()
         return int.from_bytes(digest[:8], "big")

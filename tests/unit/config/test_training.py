@@ -1,7 +1,10 @@
+import shlex
+
 import pytest
 
 from cifar_ray.config.recipes import RECIPES, get_recipe
-from cifar_ray.config.training import override
+from cifar_ray.config.recipes.reports import REPORTED
+from cifar_ray.config.training import TrainingSpec, override
 from cifar_ray.errors import InputError
 
 
@@ -39,3 +42,32 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(setting: str, told: str) 
 def test_a_misspelt_recipe_is_answered_with_the_nearest() -> None:
     with pytest.raises(InputError, match="Did you mean cnn-122k"):
         get_recipe("cnn-122")
+
+
+def test_fields_that_do_not_go_together_are_told() -> None:
+    with pytest.raises(InputError, match=r"schedule\.stages is needed"):
+        override(get_recipe("cnn-122k"), ["schedule.name=staged"])
+    with pytest.raises(InputError, match="would freeze random weights"):
+        override(get_recipe("cnn-122k"), ["transfer.frozen_epochs=3"])
+
+
+def test_stages_can_be_set_as_json() -> None:
+    settings = ["schedule.name=staged", "schedule.stages=[[5,0.1],[2,0.01]]"]
+    assert override(get_recipe("cnn-122k"), settings).schedule.stages == ((5, 0.1), (2, 0.01))
+
+
+def test_reports_and_recipes_have_the_same_names() -> None:
+    assert set(REPORTED) < set(RECIPES)
+
+
+def test_the_command_of_a_run_trains_it_again() -> None:
+    spec = TrainingSpec(
+        config=get_recipe("cnn-122k"),
+        data="/home/me/photos",
+        run="r",
+        settings=("schedule.stages=[[5, 0.1]]", "epochs=5"),
+        code_version="0",
+    )
+    words = shlex.split(spec.command)
+    assert words[:4] == ["cifar-ray", "train", "FOLDER", "--recipe"]
+    assert words[-3:] == ["schedule.stages=[[5, 0.1]]", "--set", "epochs=5"]

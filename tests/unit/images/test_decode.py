@@ -1,15 +1,18 @@
 import io
 import struct
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from cifar_ray.errors import ImageFault
 from cifar_ray.images.decode import DecodeOptions, decode
 from tests.unit.images.drawn import draw, encode
+from tests.unit.images.hostile import chunk
 
 PILLOW = DecodeOptions("pillow")
 FAST = DecodeOptions("simplejpeg")
@@ -300,3 +303,61 @@ def test_threads_decode_side_by_side() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def png_samples(samples: NDArray[np.integer], depth: int, colour: int, interlaced: bool) -> bytes:
+    """Write a PNG (H×W×C samples) without filters, in one pass or in Adam7's seven."""
+    wide = samples.astype(">u2" if depth == 16 else np.uint8)
+    starts = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
+    passes = [wide[y::dy, x::dx] for x, y, dx, dy in (*starts, (0, 1, 1, 2))]
+    rows = [row for part in (passes if interlaced else [wide]) for row in part if row.size]
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    height, width = samples.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
+    chunks = (chunk(b"IHDR", header), chunk(b"IDAT", data), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("size", [(17, 13), (3, 2), (1, 1)])
+def test_interlaced_pngs_give_the_pixels_of_plain_ones(size: tuple[int, int]) -> None:
+    drawn = draw(*size)
+    for interlaced in (False, True):
+        data = png_samples(drawn, 8, 2, interlaced)
+        np.testing.assert_array_equal(decode(data, FAST).pixels, drawn)
+
+
+def test_pngs_of_sixteen_bits_and_colours_keep_their_high_bytes() -> None:
+    high = draw(9, 7, channels=4).astype(np.uint16)
+    samples = high * 256 + 255
+    pixels = decode(png_samples(samples[..., :3], 16, 2, True), FAST).pixels
+    np.testing.assert_array_equal(pixels, high[..., :3])
+    over_white = decode(png_samples(samples, 16, 6, False), FAST).pixels
+    eight_bits = decode(encode(high.astype(np.uint8), "PNG"), FAST).pixels
+    np.testing.assert_array_equal(over_white, eight_bits)
+
+
+@BOTH
+def test_ycck_jpegs_become_rgb(options: DecodeOptions) -> None:
+    """Adobe's mark says that four channels are YCbCr and black; inks are stored inverted."""
+    inks = np.asarray(Image.fromarray(draw(40, 24)).convert("CMYK")).copy()
+    inks[..., :3] = draw(40, 24, seed=1)
+    inks[..., 3] = 40
+    luma_chroma = np.asarray(Image.fromarray(inks[..., :3].copy()).convert("YCbCr"))
+    stored = np.dstack([luma_chroma, 255 - inks[..., 3]])
+    data = bytearray(encode(Image.frombytes("CMYK", (40, 24), 255 - stored), "JPEG", quality=98))
+    data[data.index(b"Adobe") + 11] = 2
+    pixels = decode(bytes(data), options).pixels
+    black = (255 - 40) / 255
+    expected = (255 - inks[..., :3].astype(float)) * black
+    assert np.abs(pixels - expected).mean() < 6
+
+
+def test_palette_images_with_alpha_are_composited_over_white() -> None:
+    image = Image.new("P", (4, 1))
+    image.putpalette([200, 0, 0, 0, 200, 0, 0, 0, 200])
+    image.putdata([0, 1, 2, 2])
+    data = encode(image, "PNG", transparency=bytes([0, 255, 128]))
+    pixels = decode(data, FAST).pixels[0].tolist()
+    assert pixels[0] == [255, 255, 255]
+    assert pixels[1] == [0, 200, 0]
+    assert pixels[2] == [127, 127, 227]

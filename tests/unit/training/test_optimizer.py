@@ -2,12 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_ray.config.training import OptimizerConfig, ScheduleConfig
+from cifar_ray.config.optimization import OptimizerConfig
 from cifar_ray.training.optimizer import (
     build_optimizers,
-    learning_rate_factor,
     orthogonalise,
-    set_learning_rate,
 )
 
 
@@ -44,29 +42,3 @@ def test_muon_takes_the_filters_and_adam_the_rest_and_frozen_weights_stay() -> N
 def test_muon_without_the_other_rate_is_refused() -> None:
     with pytest.raises(ValueError, match="other_learning_rate"):
         OptimizerConfig(name="muon", learning_rate=0.1)
-
-
-def test_one_cycle_rises_to_one_and_falls_to_nearly_nothing() -> None:
-    config = ScheduleConfig(name="one-cycle", warmup_fraction=0.2)
-    factors = [learning_rate_factor(config, step, 10, 10) for step in range(100)]
-    assert max(factors) == pytest.approx(1.0, abs=0.06)
-    assert factors.index(max(factors)) in (19, 20)
-    assert factors[:20] == sorted(factors[:20])
-    assert factors[20:] == sorted(factors[20:], reverse=True)
-    assert 0 < factors[-1] < 0.02
-
-
-def test_the_factor_is_of_the_first_rate_however_often_it_is_set() -> None:
-    network = nn.Linear(2, 2)
-    optimizers = build_optimizers(network, OptimizerConfig(name="sgd", learning_rate=0.5))
-    for factor in (0.5, 0.1, 1.0):
-        set_learning_rate(optimizers, factor)
-        assert optimizers[0].param_groups[0]["lr"] == 0.5 * factor
-
-
-def test_piecewise_goes_in_straight_lines_between_its_knots() -> None:
-    config = ScheduleConfig(name="piecewise", knots=((0, 0.0), (1, 1.0), (3, 0.0)))
-    factors = [learning_rate_factor(config, step, 10, 3) for step in (0, 5, 10, 20, 29)]
-    assert factors == pytest.approx([0, 0.5, 1, 0.5, 0.05])
-    with pytest.raises(ValueError, match="must rise"):
-        ScheduleConfig(name="piecewise", knots=((1, 0.0), (1, 1.0)))

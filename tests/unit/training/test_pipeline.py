@@ -12,7 +12,6 @@ from cifar_ray.config.training import TrainingSpec, override
 from cifar_ray.errors import CifarRayError, InputError
 from cifar_ray.models.bundle import Bundle
 from cifar_ray.runs import TrainingRun
-from cifar_ray.training.dataset import LabelledImages, split
 from cifar_ray.training.loop import EpochRow, Ranks
 from cifar_ray.training.pipeline import Watcher, train
 from cifar_ray.training.resume import open_run
@@ -67,6 +66,15 @@ def test_a_run_leaves_a_bundle_that_says_what_it_was_trained_on(whole: TrainingR
     assert whole.metrics.exists()
     assert list(whole.tensorboard.glob("events*"))
     bundle.check()
+
+
+def test_a_run_ends_with_its_report_and_plots(whole: TrainingRun) -> None:
+    page = whole.report.read_text()
+    assert "18 of 18 images right" in page
+    assert "were chosen on 18 validation images" in page
+    assert "The images of this page were used for this page alone." in page
+    names = {path.stem for path in whole.plots.iterdir()}
+    assert {"confusion_matrix", "roc", "reliability", "loss", "accuracy", "predictions"} == names
 
 
 def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(
@@ -136,21 +144,3 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path, names: list[str]) -
         (root / name).mkdir()
     with pytest.raises(InputError, match="a sub-folder a class"):
         train(spec_of(root, tmp_path / "run"), Ranks(), Watcher())
-
-
-def test_splits_are_disjoint_stratified_and_decided_by_the_seed() -> None:
-    labels = torch.arange(300) % 3
-    data = LabelledImages(
-        torch.arange(300).view(-1, 1, 1, 1).repeat(1, 1, 1, 3),
-        labels,
-        ("a", "b", "c"),
-        (1, 1, 1, 1),
-    )
-    parts = list(split(data, [0.1, 0.2], seed=1))
-    ids = [set(part.images[:, 0, 0, 0].tolist()) for part in parts]
-    assert [len(i) for i in ids] == [30, 60, 210]
-    assert len(set.union(*ids)) == 300
-    assert all(torch.bincount(part.labels).unique().numel() == 1 for part in parts)
-    again = [set(p.images[:, 0, 0, 0].tolist()) for p in split(data, [0.1, 0.2], seed=1)]
-    other = [set(p.images[:, 0, 0, 0].tolist()) for p in split(data, [0.1, 0.2], seed=2)]
-    assert ids == again != other

@@ -1,6 +1,4 @@
-"""The recipes: each a named function that returns a whole training config."""
-
-from collections.abc import Callable
+"""The recipe of the model in the box."""
 
 from cifar_ray.config.training import (
     AugmentConfig,
@@ -8,18 +6,6 @@ from cifar_ray.config.training import (
     ScheduleConfig,
     TrainingConfig,
 )
-from cifar_ray.errors import InputError, did_you_mean
-
-
-def cnn_122k() -> TrainingConfig:
-    """Three plain convolutions for ten epochs: the first CIFAR-10 report's network."""
-    return TrainingConfig(
-        recipe="cnn-122k",
-        network="cnn-122k",
-        epochs=10,
-        batch_size=32,
-        optimizer=OptimizerConfig(name="adam", learning_rate=1e-3),
-    )
 
 
 def speednet_box() -> TrainingConfig:
@@ -45,16 +31,3 @@ def speednet_box() -> TrainingConfig:
         expected_accuracy=0.901,
         minutes=97,
     )
-
-
-RECIPES: dict[str, Callable[[], TrainingConfig]] = {
-    "cnn-122k": cnn_122k,
-    "speednet-box": speednet_box,
-}
-
-
-def get_recipe(name: str) -> TrainingConfig:
-    """Return the config of a recipe; `InputError` names the nearest ones."""
-    if name not in RECIPES:
-        raise InputError(f"There is no recipe {name!r}. {did_you_mean(name, RECIPES)}")
-    return RECIPES[name]()

@@ -1,0 +1,62 @@
+"""Live progress of a training run on a terminal."""
+
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+
+from cifar_ray.cli.boundary import console
+from cifar_ray.cli.display import duration
+
+if TYPE_CHECKING:
+    from cifar_ray.config.training import TrainingSpec
+    from cifar_ray.training.epoch import EpochRow, Step
+
+
+class TrainingDisplay:
+    """A bar an epoch: loss, images/s, time left; and a line for each epoch that is done."""
+
+    def __init__(self, spec: "TrainingSpec") -> None:
+        self.epochs = spec.config.epochs
+        self.bar = Progress(
+            TextColumn("{task.fields[text]}"),
+            BarColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=None, text="reading images")
+        self.seconds_an_epoch = 0.0
+
+    def __enter__(self) -> "TrainingDisplay":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def on_step(self, step: "Step") -> None:
+        """Show a step."""
+        share = step.step / step.num_steps
+        whole = step.seconds / share
+        left = whole * (1 - share) + (self.epochs - step.epoch - 1) * (
+            self.seconds_an_epoch or whole
+        )
+        self.bar.update(
+            self.task,
+            total=step.num_steps,
+            completed=step.step,
+            text=f"epoch {step.epoch + 1}/{self.epochs} · loss {step.loss:.3f} · "
+            f"{step.images_per_second:,.0f} images/s · {duration(left)} left",
+        )
+
+    def on_epoch(self, row: "EpochRow") -> None:
+        """Print a line for an epoch."""
+        self.seconds_an_epoch = row.seconds
+        self.bar.console.print(
+            Text(
+                f"epoch {row.epoch + 1}/{self.epochs}: loss {row.train_loss:.3f}, validation "
+                f"{row.validation_accuracy:.2%} (loss {row.validation_loss:.3f}), "
+                f"{row.images_per_second:,.0f} images/s, {duration(row.seconds)}"
+            )
+        )

@@ -1,0 +1,255 @@
+"""Files that hold images, as a store: read where they lie, once and in order, never unpacked.
+
+A container given as SOURCE gives its members' own paths as keys. Of a folder or a pattern, each
+container counts as a sub-folder of its name: `shard-000.tar/cat/1.jpg`. So equal names in two
+containers stay two keys.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+from urllib.parse import quote, unquote_to_bytes
+
+from cifar_ray.config.labelling import CarriedColumn, LabellingConfig, SourceReference
+from cifar_ray.errors import InputError, printable
+from cifar_ray.prediction.sources.base import (
+    Boundary,
+    Entry,
+    Fetcher,
+    ListedItem,
+    Skipped,
+    encode_key,
+    skipped_kind,
+)
+from cifar_ray.prediction.sources.blobs import Blob, Blobs, FolderBlobs, Version
+from cifar_ray.prediction.sources.folder import FolderListing
+
+WHOLE_FOLDER = "**/*"
+"""The pattern of a folder that was given without one."""
+_NAME_LENGTH = struct.Struct(">H")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One image within a container.
+
+    `place` is what the format reads it by, `position` where its listing goes on behind it.
+    """
+
+    name: bytes
+    size_bytes: int
+    place: bytes
+    position: int
+    carried: tuple[object, ...] = ()
+
+
+class ContainerReader(Protocol):
+    """Reads members by their place; any number of threads may use one."""
+
+    def read(self, container: Version, place: bytes, size_bytes: int) -> bytes:
+        """Return a member's bytes; `ImageFault` or `StoreUnavailable`."""
+
+
+class ContainerFormat(Protocol):
+    """What a kind of container is: how members are listed, and how one is read."""
+
+    extensions: tuple[str, ...]
+
+    def members(
+        self, file: BinaryIO, size_bytes: int, start: int | None, columns: tuple[CarriedColumn, ...]
+    ) -> Iterator[Member | Skipped]:
+        """Yield what lies behind `start` (a member's position), in the order as written.
+
+        `size_bytes` is the file's. Raises `ContainerDamaged` where the container ends early or
+        makes no sense.
+        """
+
+    def reader(self, blobs: Blobs) -> ContainerReader:
+        """Return a reader, for one process."""
+
+
+class ContainerDamaged(Exception):
+    """A container cannot be listed to its end; the message says why."""
+
+
+def plain_name(name: bytes) -> bytes:
+    """Return a member's name without the `./` that `tar -c .` puts before each."""
+    while name.startswith(b"./"):
+        name = name[2:].lstrip(b"/")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSource:
+    """A container, or those of a folder."""
+
+    reference: SourceReference
+    config: LabellingConfig
+    format: ContainerFormat
+
+    @property
+    def containers(self) -> "Containers":
+        """Where the containers are."""
+        return Containers(self.reference, self.format.extensions)
+
+    def listing(self, range_number: int) -> "ContainerListing":
+        """Return the listing; containers are one range."""
+        return ContainerListing(self.containers, self.format, self.config)
+
+    def fetcher(self) -> Fetcher:
+        """Return a reader."""
+        return ContainerFetcher(self.format.reader(FolderBlobs(self.containers.root)))
+
+    def uri(self, entry: Entry) -> str:
+        """Return `file://…/container#member`."""
+        name, _ = split_locator(entry)
+        member = entry.key[len(self.containers.prefix(name)) :]
+        return f"file://{quote(os.fsencode(self.containers.root))}/{quote(name)}#{quote(member)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Containers:
+    """The containers of a source, in the byte order of their names below `root`."""
+
+    reference: SourceReference
+    extensions: tuple[str, ...]
+
+    @property
+    def root(self) -> Path:
+        """The folder below which they lie."""
+        path = Path(self.reference.uri)
+        return path.parent if self.reference.pattern is None else path
+
+    def prefix(self, name: bytes) -> str:
+        """Return what stands before the keys of a container's members."""
+        return "" if self.reference.pattern is None else encode_key(name).decode() + "/"
+
+    def names(self) -> Iterator[bytes | Skipped]:
+        """Yield the containers, and what lies beside them in a folder.
+
+        Memory grows with the number of containers of a pattern; a folder is walked.
+        """
+        pattern = self.reference.pattern
+        if pattern is None:
+            yield os.fsencode(Path(self.reference.uri).name)
+        elif pattern == WHOLE_FOLDER:
+            yield from self._walk()
+        else:
+            found = (path for path in self.root.glob(pattern) if path.is_file())
+            yield from sorted(os.fsencode(path.relative_to(self.root)) for path in found)
+
+    def _walk(self) -> Iterator[bytes | Skipped]:
+        everything = LabellingConfig(include=("*",))
+        for item in FolderListing(self.root, everything).entries(None):
+            if isinstance(item, Skipped):
+                yield item
+                continue
+            hidden = any(part.startswith((".", "_")) for part in item.key.split("/"))
+            extension = os.path.splitext(item.key)[1].lower()
+            if hidden or extension not in self.extensions:
+                yield Skipped("(hidden)" if hidden else extension or "(no extension)")
+            else:
+                yield item.locator if item.locator is not None else item.key.encode()
+
+
+class ContainerListing:
+    """The members of all containers, one container after another."""
+
+    def __init__(
+        self, containers: Containers, format_: ContainerFormat, config: LabellingConfig
+    ) -> None:
+        """`config` brings the patterns of `--include` and `--exclude`."""
+        self.containers = containers
+        self.format = format_
+        self.config = config
+        self.blobs = FolderBlobs(containers.root)
+
+    def entries(self, after: str | None) -> Iterator[ListedItem]:
+        """Yield members, with a boundary behind each container.
+
+        Raises `InputError` for a container that cannot be listed to its end, behind what can.
+        """
+        first, start = _parse_cursor(after)
+        for item in self.containers.names():
+            if isinstance(item, Skipped):
+                if first is None:
+                    yield item
+                continue
+            if first is not None and item != first:
+                continue
+            yield from self._members(item, start)
+            yield Boundary()
+            first = start = None
+        if first is not None:
+            raise InputError(
+                f"The container {printable(os.fsdecode(first))} is no longer in SOURCE "
+                f"{printable(str(self.containers.root))}, and the listing stopped in it. "
+                "Bring it back, or start over with --fresh."
+            )
+
+    def _members(self, name: bytes, start: int | None) -> Iterator[Entry | Skipped]:
+        blob = self.blobs.look(name)
+        prefix = self.containers.prefix(name)
+        columns = self.containers.reference.carried
+        with self.blobs.open(name) as file:
+            try:
+                for member in self.format.members(file, blob.size_bytes, start, columns):
+                    yield (
+                        member if isinstance(member, Skipped) else self._item(member, blob, prefix)
+                    )
+            except ContainerDamaged as error:
+                path = printable(str(self.containers.root / os.fsdecode(name)))
+                raise InputError(
+                    f"The container {path} cannot be read to its end: {error}. "
+                    "Bring a whole copy, or leave it out of SOURCE."
+                ) from error
+
+    def _item(self, member: Member, blob: Blob, prefix: str) -> Entry | Skipped:
+        key = prefix + encode_key(member.name).decode()
+        skipped = skipped_kind(key, self.config)
+        if skipped is not None:
+            return Skipped(skipped)
+        return Entry(
+            key=key,
+            version=blob.version,
+            size_bytes=member.size_bytes,
+            locator=_NAME_LENGTH.pack(len(blob.name)) + blob.name + member.place,
+            position=f"{member.position}:{quote(blob.name)}",
+            carried=member.carried,
+        )
+
+
+def _parse_cursor(cursor: str | None) -> tuple[bytes | None, int | None]:
+    """Return the container in which a listing goes on, and the position in it."""
+    if cursor is None:
+        return None, None
+    position, _, name = cursor.partition(":")
+    return unquote_to_bytes(name), int(position)
+
+
+def split_locator(entry: Entry) -> tuple[bytes, bytes]:
+    """Return the container's name, and the member's place in it."""
+    assert entry.locator is not None, "every member has one"
+    (length,) = _NAME_LENGTH.unpack_from(entry.locator)
+    start = _NAME_LENGTH.size
+    return entry.locator[start : start + length], entry.locator[start + length :]
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFetcher:
+    """Reads members of containers. The system reads ahead by itself in a file on this machine."""
+
+    reader: ContainerReader
+
+    @property
+    def parallel_reads(self) -> int:
+        """One read at a time."""
+        return 1
+
+    def fetch(self, entry: Entry) -> bytes:
+        """Return a member's bytes; `ImageFault` with the row's status, or `StoreUnavailable`."""
+        name, place = split_locator(entry)
+        return self.reader.read(Version(name, entry.version), place, entry.size_bytes)

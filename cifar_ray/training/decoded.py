@@ -1,0 +1,108 @@
+"""Decoded images: in memory, or, where they are too many for it, in a file of the cache folder.
+
+The file holds N×S×S×3 bytes as they lie in memory, and is mapped: the operating system reads what
+a batch takes and keeps what it has room for. It is named after the images (their names, sizes and
+times, or their bytes) and the preprocessing, so that a run that goes on does not decode again.
+Training visits it in a random order over all of it, which a solid-state disk serves well.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cifar_ray.errors import ImageFault, InputError
+from cifar_ray.images.decode import decode
+from cifar_ray.images.preprocess import Preprocess
+from cifar_ray.models.cache import cache_folder
+
+Source = tuple[str, bytes | Path]
+"""An encoded image, as bytes or as a file, after the name that a message gives it."""
+Images = NDArray[np.uint8]
+Sizes = NDArray[np.int64]
+"""N×2: width and height before preprocess."""
+DECODE_CHUNK = 512
+
+
+def decode_to_memory(sources: Sequence[Source], preprocess: Preprocess) -> tuple[Images, Sizes]:
+    """Decode and preprocess images; `InputError` names those that cannot be decoded."""
+    images = np.zeros(_shape(sources, preprocess), np.uint8)
+    return images, _decode_into(images, sources, preprocess)
+
+
+def decode_to_file(sources: Sequence[Source], preprocess: Preprocess) -> tuple[Images, Sizes]:
+    """Do the same into a file, or find the one that is there."""
+    folder = cache_folder() / "decoded"
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = folder / f"{_identity(sources, preprocess)}.pixels"
+    sizes_file = pixels.with_suffix(".npy")
+    shape = _shape(sources, preprocess)
+    if not (pixels.exists() and sizes_file.exists()):
+        unfinished = pixels.with_suffix(f".{os.getpid()}")
+        try:
+            images = np.memmap(unfinished, np.uint8, "w+", shape=shape)
+            sizes = _decode_into(images, sources, preprocess)
+            images.flush()
+            np.save(sizes_file, sizes)
+            unfinished.replace(pixels)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    # Copy on write: nothing writes, and torch asks for an array that could be written.
+    return np.memmap(pixels, np.uint8, "c", shape=shape), np.load(sizes_file)
+
+
+def _shape(sources: Sequence[Source], preprocess: Preprocess) -> tuple[int, int, int, int]:
+    return len(sources), preprocess.input_size, preprocess.input_size, 3
+
+
+def _identity(sources: Sequence[Source], preprocess: Preprocess) -> str:
+    digest = hashlib.blake2b(preprocess.model_dump_json().encode(), digest_size=16)
+    for name, data in sources:
+        digest.update(f"{name}\0".encode("utf-8", "surrogatepass"))
+        if isinstance(data, bytes):
+            digest.update(hashlib.blake2b(data).digest())
+        else:
+            state = data.stat()
+            digest.update(f"{state.st_size} {state.st_mtime_ns}\0".encode())
+    return digest.hexdigest()
+
+
+def _decode_into(images: Images, sources: Sequence[Source], preprocess: Preprocess) -> Sizes:
+    sizes = np.zeros((len(sources), 2), np.int64)
+
+    def decode_chunk(start: int) -> list[str]:
+        chunk = slice(start, start + DECODE_CHUNK)
+        return _decode_chunk(sources[chunk], preprocess, images[chunk], sizes[chunk])
+
+    with ThreadPoolExecutor() as pool:
+        chunks = list(pool.map(decode_chunk, range(0, len(sources), DECODE_CHUNK)))
+    faults = [fault for chunk in chunks for fault in chunk]
+    if faults:
+        more = f"\n  … and {len(faults) - 10} more" if len(faults) > 10 else ""
+        raise InputError(
+            f"{len(faults)} images of DATA cannot be decoded; remove or mend them:\n  "
+            + "\n  ".join(faults[:10])
+            + more
+        )
+    return sizes
+
+
+def _decode_chunk(
+    sources: Sequence[Source], preprocess: Preprocess, images: Images, sizes: Sizes
+) -> list[str]:
+    """Fill images and sizes, and return what is wrong with those that cannot be decoded."""
+    options = preprocess.decode_options("pillow", scaling=False)
+    faults = []
+    for row, (name, data) in enumerate(sources):
+        try:
+            image = decode(data if isinstance(data, bytes) else data.read_bytes(), options)
+        except ImageFault as fault:
+            faults.append(f"{name}: {fault.status}, {fault.error}")
+            continue
+        images[row] = preprocess.apply(image.pixels)
+        sizes[row] = image.width, image.height
+    return faults

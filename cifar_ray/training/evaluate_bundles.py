@@ -1,0 +1,191 @@
+"""`cifar-ray evaluate`: bundles judged by the same labelled images, in float32."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from cifar_ray.config.execution import ExecutionRequest
+from cifar_ray.config.machine import usable_cores
+from cifar_ray.errors import InputError
+from cifar_ray.models.backends.base import Pending
+from cifar_ray.models.backends.resolve import open_backend, resolve_execution
+from cifar_ray.models.bundle import Bundle
+from cifar_ray.runs import EvaluationRun, TrainingRun
+from cifar_ray.training.evaluation import Evaluation
+from cifar_ray.training.held_out import HeldOut, load_held_out
+from cifar_ray.training.metrics import Logits, Timing, evaluate
+from cifar_ray.training.pipeline import write_json
+from cifar_ray.training.report import Provenance, write_report
+
+BATCH_PIXELS = 2**19
+"""Of a batch: 512 images of 32×32, 10 of 224×224."""
+OnImages = Callable[[str, int, int], None]
+"""Is told a model's name, how many images it has done, and of how many."""
+
+
+def evaluate_bundles(
+    paths: Sequence[Path],
+    data: str,
+    out: Path,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    on_images: OnImages = lambda name, done, total: None,
+) -> list[Evaluation]:
+    """Judge bundles, or the bundles of runs, by the same images; write page, plots and metrics.
+
+    Raises `InputError` for bundles of different labels, for DATA that does not serve, and for a
+    folder with other things in it.
+    """
+    run = EvaluationRun(out)
+    _refuse_other_contents(run)
+    bundles = {path: Bundle.load(_bundle_folder(path)) for path in paths}
+    _refuse_twice(paths, bundles)
+    _refuse_other_labels(bundles)
+    labels = next(iter(bundles.values())).spec.labels
+    held_out = load_held_out(data, labels)
+    evaluations = []
+    for name, bundle in zip(_names(paths), bundles.values(), strict=True):
+        logits, timing = predict(bundle, held_out, device, partial(on_images, name))
+        # Bundles may have the same labels in another order; one page has one order.
+        logits = logits[:, [bundle.spec.labels.index(label) for label in labels]]
+        metrics = {
+            "model": bundle.id,
+            "dataset": held_out.dataset,
+            "evaluated_on": held_out.split,
+            **evaluate(logits, held_out.labels, labels, bundle.spec.temperature, timing),
+        }
+        evaluations.append(
+            Evaluation(name, bundle, held_out, logits, metrics, _history(bundle.path.parent))
+        )
+    write_report(run, evaluations, _provenance(evaluations))
+    write_json(run.metrics, metrics_content(evaluations))
+    return evaluations
+
+
+def metrics_content(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """Return what `metrics.json` holds: a model's metrics, or those of several in a list."""
+    if len(evaluations) == 1:
+        return evaluations[0].metrics
+    return {"models": [evaluation.metrics for evaluation in evaluations]}
+
+
+def predict(
+    bundle: Bundle,
+    held_out: HeldOut,
+    device: Literal["auto", "cpu", "cuda"],
+    on_images: Callable[[int, int], None],
+) -> tuple[Logits, Timing]:
+    """Return logits of the reference backend in float32, N×C; it decodes one batch ahead."""
+    size = max(8, BATCH_PIXELS // bundle.spec.preprocess.input_size**2)
+    request = ExecutionRequest(
+        device=device,
+        precision="float32",
+        backend="torch",
+        batch_size=size,
+        threads=usable_cores(),
+        decoder="pillow",
+        decoder_scaling=False,
+    )
+    backend = open_backend(bundle, resolve_execution(request, bundle.spec))
+    total = len(held_out)
+    started = time.monotonic()
+    parts: list[Logits] = []
+    pending: Pending | None = None
+    for start in range(0, total, size):
+        numbers = range(start, min(start + size, total))
+        images = held_out.pixels(numbers, bundle.spec.preprocess)
+        if pending is not None:
+            parts.append(backend.result(pending).logits)
+            on_images(start, total)
+        # A batch has its full size, whatever is left.
+        batch = np.zeros((size, *images.shape[1:]), np.uint8)
+        batch[: len(images)] = images
+        pending = backend.submit(batch)
+    if pending is not None:
+        parts.append(backend.result(pending).logits)
+        on_images(total, total)
+    return np.concatenate(parts)[:total], Timing(time.monotonic() - started, total)
+
+
+def _bundle_folder(path: Path) -> Path:
+    """Return the bundle of a run, or the path itself."""
+    inside = TrainingRun(path).bundle
+    return inside if inside.is_dir() else path
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Return the last part of each path that is not `bundle`, or all of it where these collide."""
+    folders = [path.absolute() for path in paths]
+    short = [
+        folder.parent.name if folder.name == TrainingRun(folder.parent).bundle.name else folder.name
+        for folder in folders
+    ]
+    return short if len(set(short)) == len(short) else [str(path) for path in paths]
+
+
+def _refuse_twice(paths: Sequence[Path], bundles: dict[Path, Bundle]) -> None:
+    seen: dict[str, Path] = {}
+    for path, bundle in bundles.items():
+        if bundle.digest in seen:
+            raise InputError(f"{path} is the same bundle as {seen[bundle.digest]}. Give it once.")
+        seen[bundle.digest] = path
+    if len(bundles) < len(paths):
+        raise InputError("A bundle is given twice. Give each once.")
+
+
+def _refuse_other_labels(bundles: dict[Path, Bundle]) -> None:
+    (first, reference), *others = bundles.items()
+    for path, bundle in others:
+        ours, theirs = set(reference.spec.labels), set(bundle.spec.labels)
+        if ours != theirs:
+            faults = [
+                f"only {place} knows {', '.join(sorted(names)[:5])}"
+                + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+                for place, names in ((first, ours - theirs), (path, theirs - ours))
+                if names
+            ]
+            raise InputError(
+                f"The bundles {first} ({len(ours)} labels) and {path} ({len(theirs)} labels) know"
+                f" different labels: {'; '.join(faults)}. One page compares bundles of the same"
+                " labels; evaluate the others by themselves."
+            )
+
+
+def _history(run: Path) -> list[dict[str, Any]]:
+    """Return the history of the training run that a bundle lies in, or nothing."""
+    path = TrainingRun(run).history
+    if not path.is_file():
+        return []
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return rows
+
+
+def _provenance(evaluations: Sequence[Evaluation]) -> Provenance:
+    held_out = evaluations[0].held_out
+    warnings = tuple(
+        f"{item.name} was trained on data called {held_out.dataset}, too. If these images are among"
+        " those that it has seen, its numbers here are better than on new ones."
+        for item in evaluations
+        if held_out.split == "all" and item.bundle.spec.trained_on.dataset == held_out.dataset
+    )
+    return Provenance(
+        "Nothing was chosen or fitted on these images. Epochs and temperatures stand in the bundles"
+        " since they were made.",
+        warnings,
+    )
+
+
+def _refuse_other_contents(run: EvaluationRun) -> None:
+    """Refuse a folder that holds anything but an evaluation, which is written anew."""
+    ours = {path.name for path in (run.metrics, run.report, run.plots)}
+    others = [path.name for path in run.folder.iterdir()] if run.folder.is_dir() else []
+    strange = sorted(set(others) - ours)
+    if strange:
+        raise InputError(
+            f"--out {run.folder} holds other things ({', '.join(strange[:5])}). Give a new folder,"
+            " or that of an earlier evaluation."
+        )

@@ -1,0 +1,209 @@
+"""Whole runs from a bucket into a bucket, undisturbed and disturbed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cifar_ray.config.execution import ExecutionRequest
+from cifar_ray.config.labelling import LabellingConfig
+from cifar_ray.errors import InputError
+from cifar_ray.prediction.local import LocalEngine
+from cifar_ray.prediction.pipeline import label
+from cifar_ray.prediction.plan import Plan, Request, make_plan
+from cifar_ray.prediction.receipt import Receipt
+from cifar_ray.prediction.sources import s3_ranges
+from cifar_ray.storage import Store, open_store
+from tests.drawing import draw_folder
+from tests.store.conftest import BUCKET
+from tests.store.proxy import FaultProxy, Rule
+
+NUM_IMAGES = 48
+IMAGES_PER_SHARD = 8
+SAME_COLUMNS = ["key", "sha256", "status", "width", "height", "label", "confidence"]
+HELD = "^GET .*drawn-0044"
+"""An image of the fifth of the six shards, in the order of keys."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images") / "images"
+    draw_folder(folder, NUM_IMAGES)
+    return folder
+
+
+@pytest.fixture
+def images(folder: Path, place: str, prefix: str, client: Any) -> str:
+    """The folder's files as objects."""
+    for path in folder.rglob("*.*"):
+        key = f"{prefix}images/{path.relative_to(folder).as_posix()}"
+        client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
+    return f"{place}/images"
+
+
+def start(source: str, out: str, *options: str) -> "subprocess.Popen[str]":
+    """Start `cifar-ray predict`."""
+    options = ("--images-per-shard", str(IMAGES_PER_SHARD), *options)
+    command = ("predict", source, "--out", out, "--local", "--workers", "1", "--json", *options)
+    return subprocess.Popen(
+        [sys.executable, "-m", "cifar_ray", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, dict[str, Any], str]:
+    """Return exit code, receipt and messages."""
+    out, errors = process.communicate(timeout=240)
+    return process.returncode, json.loads(out) if out.strip() else {}, " ".join(errors.split())
+
+
+def parts(store: Store) -> dict[str, bytes]:
+    return {name: store.read(f"predictions/{name}") for name in store.names("predictions")}
+
+
+def rows(store: Store) -> pa.Table:
+    tables = [
+        pq.read_table(store.open(f"predictions/{name}")) for name in store.names("predictions")
+    ]
+    return pa.concat_tables(tables)
+
+
+def plan_of(source: str, out: str, **config: Any) -> Plan:
+    settings = LabellingConfig(images_per_shard=IMAGES_PER_SHARD, **config)
+    return make_plan(Request(source, out, None, None, settings, ExecutionRequest()))
+
+
+def run(plan: Plan, store_timeout_s: float = 60.0) -> Receipt:
+    engine = LocalEngine(plan.store.uri, plan.source.reference, 1, store_timeout_s)
+    return label(plan, engine, 1.0, lambda progress: None)
+
+
+def wait_until(condition: Callable[[], object], process: "subprocess.Popen[str]") -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def test_a_run_that_is_killed_in_the_middle_has_the_rows_of_the_folder(
+    images: str, folder: Path, place: str, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    run(plan_of(str(folder), str(tmp_path / "out")))
+    expected = rows(open_store(str(tmp_path / "out")))
+    undisturbed = open_store(f"{place}/undisturbed")
+    receipt = run(plan_of(images, undisturbed.uri))
+    assert (receipt.listed, receipt.ok, receipt.parts) == (NUM_IMAGES, NUM_IMAGES, 6)
+    found = rows(undisturbed)
+    assert found.select(SAME_COLUMNS) == expected.select(SAME_COLUMNS)
+    assert found["uri"][0].as_py() == f"{images}/{found['key'][0].as_py()}"
+    assert set(undisturbed.names("")) >= {"receipt.json", "report.html", "failures.parquet"}
+
+    store = open_store(f"{place}/killed")
+    hold = proxy.add(Rule(HELD, "hold"))
+    process = start(images, store.uri)
+    wait_until(lambda: hold.seen and store.names("predictions"), process)
+    process.kill()
+    process.communicate()
+    before = parts(store)
+    proxy.released.set()
+    code, again, errors = finish(start(images, store.uri))
+    assert (code, errors) == (0, "") or code == 0, errors
+    assert again["ok"] == NUM_IMAGES
+    assert 0 < len(before) < 6
+    assert parts(store) == parts(undisturbed)
+    assert store.names("_tmp") == []
+
+
+def test_an_endpoint_that_is_stopped_in_the_middle_ends_the_run_with_4_and_it_can_go_on(
+    images: str, place: str, proxy: FaultProxy
+) -> None:
+    store = open_store(f"{place}/out")
+    hold = proxy.add(Rule(HELD, "hold"))
+    process = start(images, store.uri, "--store-timeout", "1")
+    wait_until(lambda: hold.seen and store.names("predictions"), process)
+    proxy.stop()
+    proxy.released.set()
+    code, _, errors = finish(process)
+    assert code == 4, errors
+    assert "same command" in errors
+    proxy.start()
+    assert not store.exists("receipt.json")
+    # What is there blames no image for it.
+    assert set(rows(store)["status"].to_pylist()) == {"ok"}
+    code, receipt, errors = finish(start(images, store.uri))
+    assert code == 0, errors
+    assert (receipt["listed"], receipt["ok"]) == (NUM_IMAGES, NUM_IMAGES)
+
+
+def test_broken_images_get_their_status_and_no_other_image_does(
+    images: str, place: str, prefix: str, proxy: FaultProxy, client: Any
+) -> None:
+    for key, data in (("a/empty.jpg", b""), ("b/text.jpg", b"no picture")):
+        client.put_object(Bucket=BUCKET, Key=f"{prefix}images/{key}", Body=data)
+    plan = plan_of(images, f"{place}/out")
+    proxy.add(Rule("^GET .*images/.*drawn-0003", 403))
+    proxy.add(Rule("^GET .*images/.*drawn-0010", 404))
+    proxy.add(Rule("^GET .*images/.*drawn-0020", 403, code="InvalidObjectState"))
+    # One in three other requests fails in some way, and then passes.
+    for number, action in enumerate((503, "reset", "cut") * 4):
+        proxy.add(Rule(f"drawn-00{25 + number}", action, times=1))  # type: ignore[arg-type]
+    receipt = run(plan)
+    assert receipt.failed == {
+        "archived": 1,
+        "denied": 1,
+        "empty": 1,
+        "not_an_image": 1,
+        "not_found": 1,
+    }
+    status = dict(zip(*(rows(plan.store)[c].to_pylist() for c in ("key", "status")), strict=True))
+    assert next(s for key, s in status.items() if "drawn-0003" in key) == "denied"
+    assert next(s for key, s in status.items() if "drawn-0010" in key) == "not_found"
+
+
+def test_ranges_that_are_listed_side_by_side_lose_and_double_nothing(
+    images: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = partial(s3_ranges.find_ranges, pages=1, page_size=5, keys_a_range=1)
+    monkeypatch.setattr(s3_ranges, "find_ranges", small)
+    plan = plan_of(images, f"{place}/out")
+    assert plan.record.source.ranges == ("", "b/")
+    receipt = run(plan)
+    assert (receipt.found, receipt.listed) == (NUM_IMAGES, NUM_IMAGES)
+    keys = rows(plan.store)["key"].to_pylist()
+    assert keys == sorted(set(keys))
+    assert len(keys) == NUM_IMAGES
+
+
+def test_what_is_wrong_is_said_before_anything_is_done(
+    images: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="no such bucket"):
+        plan_of(images, "s3://no-such-bucket/out")
+    with pytest.raises(InputError, match="lies inside SOURCE"):
+        plan_of(images, f"{images}/out")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
+    code, _, errors = finish(start(images, f"{place}/out"))
+    assert code == 2
+    assert "no credentials that it takes (SignatureDoesNotMatch)" in errors
+    assert "wrong-secret" not in errors
+    assert os.environ["AWS_ACCESS_KEY_ID"] not in errors
+
+
+def test_no_file_of_a_run_holds_the_credentials(images: str, place: str, tmp_path: Path) -> None:
+    plan = plan_of(images, str(tmp_path / "out"), limit=4)
+    run(plan)
+    secrets = [os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
+    for path in (tmp_path / "out").rglob("*.*"):
+        assert not any(secret.encode() in path.read_bytes() for secret in secrets), path
+    shutil.rmtree(tmp_path / "out")

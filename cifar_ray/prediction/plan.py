@@ -36,6 +36,12 @@ from cifar_ray.runs import LabellingRun
 from cifar_ray.storage import FolderStore, S3Address, Store, open_store
 
 FIRST_IMAGES = 50
+OPTIONS = {
+    "sample_seed": "seed",
+    "decode_timeout_s": "decode-timeout",
+    "decode_memory_mb": "decode-memory",
+}
+"""Of the command line, where they are not called as in the config."""
 FOLDERS = ("folder", "parquet", "tar", "zip")
 """Kinds of SOURCE in whose folder anything new would be listed."""
 OWN_NAMES = (
@@ -206,7 +212,8 @@ def check_same_run(
     for name in LabellingConfig.model_fields:
         there, now = getattr(record.config, name), getattr(request.config, name)
         if there != now:
-            differences.append(f"--{name.replace('_', '-')}: there {there}, now {now}")
+            option = OPTIONS.get(name, name.replace("_", "-"))
+            differences.append(f"--{option}: there {there}, now {now}")
     for name, now in request.execution.explicit().items():
         there = getattr(record.execution, name)
         if there != now:

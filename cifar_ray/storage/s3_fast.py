@@ -6,6 +6,7 @@ boto3: nothing here decides what a fault means.
 
 import os
 import re
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -59,7 +60,7 @@ class FastReader:
             return None
         try:
             store = _open(bucket)
-        except (S3Fault, CifarRayError, *S3_ERRORS):
+        except (CifarRayError, OSError, *S3_ERRORS):
             return None
         return cls(bucket, store)
 
@@ -72,7 +73,7 @@ class FastReader:
             if (result.meta["e_tag"] or "").strip('"') != etag:
                 return None
             return bytes(result.bytes())
-        except (BaseError, OSError):
+        except (BaseError, OSError, *S3_ERRORS):
             return None
 
 
@@ -113,9 +114,8 @@ def _endpoint(bucket: Bucket) -> tuple[str, bool]:
 
 def _region(bucket: Bucket) -> str:
     if "amazonaws." in bucket.endpoint:
-        answer = bucket.call("head_bucket")
-        if answer.get("BucketRegion"):
-            return str(answer["BucketRegion"])
+        with suppress(S3Fault, KeyError):
+            return str(bucket.call("head_bucket")["BucketRegion"])
     return str(bucket.client.meta.region_name or "us-east-1")
 
 

@@ -1,12 +1,15 @@
 """Reading objects: whole, with a body cut short read on, or by parts, as a file."""
 
 import io
+from contextlib import closing
 from typing import Any
 
 from cifar_ray.storage.s3_bucket import Bucket
 from cifar_ray.storage.s3_faults import FaultKind, S3Fault
 
-CHUNK_BYTES = 2**20
+BODY_CHUNK_BYTES = 2**18
+"""Of a body that breaks off, no more than this is read again."""
+FILE_CHUNK_BYTES = 2**20
 TAIL_BYTES = 2**16
 """What comes with the opening of a file: Parquet keeps at its end what tells where all else is."""
 PARTIAL_CONTENT = 206
@@ -40,8 +43,9 @@ class _Body:
         self.etag = etag
         if response["ResponseMetadata"]["HTTPStatusCode"] != PARTIAL_CONTENT:
             self.data.clear()
-        with response["Body"] as body:
-            while chunk := body.read(CHUNK_BYTES):
+        # `with body:` would give the stream below it, which takes a body cut short as whole.
+        with closing(response["Body"]) as body:
+            while chunk := body.read(BODY_CHUNK_BYTES):
                 self.data += chunk
         return bytes(self.data)
 
@@ -78,7 +82,7 @@ class ObjectReader(io.RawIOBase):
     def _get(self, byte_range: str, etag: str | None) -> tuple[str, str | None, bytes]:
         parameters = {"Range": byte_range, **({"IfMatch": etag} if etag else {})}
         response = self.bucket.call("get_object", Key=self.key, **parameters)
-        with response["Body"] as body:
+        with closing(response["Body"]) as body:
             return response["ETag"], response.get("ContentRange"), body.read()
 
     def readable(self) -> bool:
@@ -129,4 +133,4 @@ class ObjectReader(io.RawIOBase):
 
 def open_object(bucket: Bucket, key: str) -> io.BufferedReader:
     """Open an object for reading, a mebibyte a request where little is asked for at a time."""
-    return io.BufferedReader(ObjectReader(bucket, key), CHUNK_BYTES)
+    return io.BufferedReader(ObjectReader(bucket, key), FILE_CHUNK_BYTES)

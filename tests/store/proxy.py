@@ -6,11 +6,11 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote
 
 HOP_HEADERS = {"connection", "expect", "keep-alive", "transfer-encoding", "content-length"}
@@ -53,13 +53,13 @@ class FaultProxy:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:
-        """Refuse connections and reset those that are open."""
+        """Refuse connections and end those that are open."""
         self._server.shutdown()
         self._server.server_close()
         with self._lock:
             for connection in self._open:
-                reset(connection)
-            self._open.clear()
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def add(self, rule: Rule) -> Rule:
         self.rules.insert(0, rule)
@@ -91,6 +91,10 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_address = True
     request_queue_size = 256
 
+    def shutdown_request(self, request: Any) -> None:
+        """Close at once, where the inherited method would first say goodbye."""
+        self.close_request(request)
+
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is no news here."""
 
@@ -121,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif rule.action == "cut":
             status, headers, whole = self._forward(body)
             self._send(status, headers, whole, whole[: len(whole) // 2])
-            self._reset()
+            self.close_connection = True
         else:
             code = rule.code or CODES[rule.action]
             text = f"<Error><Code>{code}</Code><Message>planted</Message></Error>"
@@ -161,18 +165,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
 
     def _reset(self) -> None:
+        """Let the server's `close_request` send a reset."""
         self.close_connection = True
-        reset(self.connection)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
-
-
-def reset(connection: socket.socket) -> None:
-    """Close a connection so that the other side gets a reset."""
-    try:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.shutdown(socket.SHUT_RD)
-        connection.close()
-    except OSError:
-        return

@@ -13,15 +13,17 @@ from cifar_ray.prediction.sources.s3_fetch import S3Fetcher
 from cifar_ray.storage import S3Address
 from tests.store.conftest import BUCKET
 from tests.store.proxy import FaultProxy, Rule
+from tests.store.servers import MotoServer, Server
 from tests.store.test_s3_source import ODD_KEYS
 
+PAYER = "x-amz-request-payer"
 DATA = bytes(range(256)) * 400
 Put = Callable[..., Entry]
 
 
 @pytest.fixture(params=[True, False], ids=["obstore", "boto3"])
 def fetcher(request: pytest.FixtureRequest, prefix: str) -> S3Fetcher:
-    return S3Fetcher(S3Address(BUCKET, prefix), patience_s=6.0, fast=request.param)
+    return S3Fetcher(S3Address(BUCKET, prefix), patience_s=60.0, fast=request.param)
 
 
 @pytest.fixture
@@ -176,8 +178,10 @@ def test_an_endpoint_that_is_gone_blames_no_image_and_may_come_back(
 
 
 def test_a_public_bucket_needs_no_credentials(
-    prefix: str, put: Put, client: Any, monkeypatch: pytest.MonkeyPatch
+    server: Server, prefix: str, put: Put, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if isinstance(server, MotoServer):
+        pytest.skip("moto, when it checks who asks, takes no requests from nobody")
     entry = put("x.jpg", ACL="public-read")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -196,7 +200,7 @@ def test_whoever_pays_says_so_in_every_request(
     fetcher = S3Fetcher(S3Address(BUCKET, prefix), fast=False)
     sent: list[str | None] = []
     fetcher.bucket.client.meta.events.register(
-        "before-send.s3", lambda request, **_: sent.append(request.headers["x-amz-request-payer"])
+        "before-call.s3", lambda params, **_: sent.append(params["headers"].get(PAYER))
     )
     assert fetcher.fetch(entry) == DATA
     fetcher.check()

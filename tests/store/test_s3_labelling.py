@@ -65,7 +65,7 @@ def start(source: str, out: str, *options: str) -> "subprocess.Popen[str]":
 
 def finish(process: "subprocess.Popen[str]") -> tuple[int, dict[str, Any], str]:
     """Return exit code, receipt and messages."""
-    out, errors = process.communicate(timeout=240)
+    out, errors = process.communicate(timeout=900)
     return process.returncode, json.loads(out) if out.strip() else {}, " ".join(errors.split())
 
 

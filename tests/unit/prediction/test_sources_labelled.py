@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from cifar_ray.config.execution import ExecutionRequest
 from cifar_ray.config.labelling import LabellingConfig
+from cifar_ray.errors import InputError
 from cifar_ray.prediction.classify import Classifying
 from cifar_ray.prediction.engine import RunEvent
 from cifar_ray.prediction.pipeline import label
@@ -90,7 +92,8 @@ def test_two_thousand_images_give_the_same_rows_in_every_form(tmp_path: Path) ->
     assert_the_same_rows_in_every_form(tmp_path, count=2000, shard=300)
 
 
-@pytest.mark.parametrize("form", ["tar", "parquet"])
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("form", ["tar", pytest.param("parquet", marks=pytest.mark.slow)])
 def test_a_run_killed_in_a_container_loses_and_doubles_nothing(form: str, tmp_path: Path) -> None:
     make_store(tmp_path / "images", 100)
     source = make_form(form, tmp_path / "images", tmp_path / "forms")
@@ -110,6 +113,33 @@ def test_a_run_killed_in_a_container_loses_and_doubles_nothing(form: str, tmp_pa
     run(source, out, None, 16)
     for part in sorted((tmp_path / "whole" / "predictions").iterdir()):
         assert (out / "predictions" / part.name).read_bytes() == part.read_bytes()
+
+
+def test_a_manifest_carries_columns_counts_repeats_and_must_not_change(tmp_path: Path) -> None:
+    root, out = tmp_path / "images", tmp_path / "out"
+    make_store(root, 10)
+    keys = ["a/drawn-0000.jpg", "gone.jpg", "a/drawn-0000.jpg", "b/text.jpg", "a/drawn-0003.jpg"]
+    numbers = pa.array([5, 4, 3, None, 1], pa.int16())
+    pq.write_table(pa.table({"uri": keys, "number": numbers}), tmp_path / "m.parquet")
+    receipt = run(tmp_path / "m.parquet", out, root, 2, "number")
+    assert (receipt.listed, receipt.ok, receipt.repeated) == (5, 3, 1)
+    assert receipt.failed == {"not_found": 1, "not_an_image": 1}
+    table = pq.read_table(out / "predictions")
+    assert table["key"].to_pylist() == keys
+    assert table["number"].combine_chunks() == numbers
+    failures = pq.read_table(out / "failures.parquet", columns=["key", "number"])
+    assert failures.to_pylist() == [
+        {"key": "gone.jpg", "number": 4},
+        {"key": "b/text.jpg", "number": None},
+    ]
+    with pytest.raises(InputError, match="--columns"):
+        run(tmp_path / "m.parquet", out, root, 2)
+    pq.write_table(pa.table({"uri": keys[:4], "number": numbers[:4]}), tmp_path / "m.parquet")
+    with pytest.raises(InputError, match="the manifest is not the one that it was"):
+        run(tmp_path / "m.parquet", out, root, 2, "number")
+    pq.write_table(pa.table({"uri": keys, "label": keys}), tmp_path / "m.parquet")
+    with pytest.raises(InputError, match="label is a column of the rows already"):
+        run(tmp_path / "m.parquet", tmp_path / "other", root, 2, "label")
 
 
 def parts_written(out: Path) -> int:

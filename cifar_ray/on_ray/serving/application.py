@@ -32,7 +32,7 @@ GRACEFUL_SHUTDOWN_S = 5
 class Replica:
     """One process with all models of the service."""
 
-    def __init__(self, config: str, counts: DeploymentHandle) -> None:
+    def __init__(self, config: str, counts: "DeploymentHandle[Any]") -> None:
         """Load the models of a `ServiceConfig`, given as JSON."""
         self.service = Service(ServiceConfig.model_validate_json(config))
         self.counts = counts
@@ -57,7 +57,7 @@ class Replica:
 def build(config: ServiceConfig, replicas: int = 1) -> serve.Application:
     """Return the application for `serve.run`."""
     gpus = {"num_gpus": 1} if config.execution.device == "cuda" else {}
-    replica = serve.deployment(
+    replica: Any = serve.deployment(
         Replica,
         name=REPLICA,
         num_replicas=replicas,
@@ -67,8 +67,9 @@ def build(config: ServiceConfig, replicas: int = 1) -> serve.Application:
         graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
         ray_actor_options={"num_cpus": config.execution.threads, **gpus},
     )
-    counts = serve.deployment(Counts, name=COUNTS, ray_actor_options={"num_cpus": 0})
-    return replica.bind(config.model_dump_json(), counts.bind())
+    counts: Any = serve.deployment(Counts, name=COUNTS, ray_actor_options={"num_cpus": 0})
+    application: serve.Application = replica.bind(config.model_dump_json(), counts.bind())
+    return application
 
 
 def from_arguments(arguments: dict[str, Any]) -> serve.Application:

@@ -44,7 +44,7 @@ def running_service(config: ServiceConfig, options: ServerOptions) -> Iterator[R
             _start(config, options)
             yield RunningService(f"http://{_shown(options.host)}:{options.port}", session)
         finally:
-            serve.shutdown()
+            serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _start(config: ServiceConfig, options: ServerOptions) -> None:

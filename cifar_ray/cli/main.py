@@ -9,7 +9,19 @@ import typer
 
 from cifar_ray import __version__
 from cifar_ray.cli import (
+    bot,
     boundary,
+    cluster,
+    doctor,
+    evaluate,
+    export,
+    jobs,
+    models,
+    predict,
+    serve,
+    status,
+    train,
+    verify,
 )
 
 app = typer.Typer(

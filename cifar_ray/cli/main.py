@@ -53,6 +53,16 @@ def options(
         boundary.enable_debug()
 
 
+VERBS = (
+    *(predict, verify, status, export),
+    *(train, evaluate, models),
+    *(jobs, cluster, doctor),
+    *(serve, bot),
+)
+for verb in VERBS:
+    verb.register(app)
+
+
 def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     """Treat SIGTERM as Ctrl-C."""
     raise KeyboardInterrupt

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from cifar_ray import __version__
-from cifar_ray.cli import boundary, models, predict, train
+from cifar_ray.cli import boundary, models, predict, train, tune
 
 app = typer.Typer(
     name="cifar-ray",
@@ -41,6 +41,7 @@ def options(
 
 predict.register(app)
 train.register(app)
+tune.register(app)
 models.register(app)
 
 

@@ -63,7 +63,12 @@ def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     """The parts that the local engine writes."""
     out = tmp_path_factory.mktemp("local") / "out"
     plan = plan_of(images, out)
-    label(plan, LocalEngine(plan.store.uri, plan.source.reference, 1, 10.0), 1.0, lambda progress: None)
+    label(
+        plan,
+        LocalEngine(plan.store.uri, plan.source.reference, 1, 10.0),
+        1.0,
+        lambda progress: None,
+    )
     return parts(out)
 
 

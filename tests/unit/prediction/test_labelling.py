@@ -150,7 +150,9 @@ def test_an_interrupted_run_does_the_missing_shards_only(store: Path, tmp_path: 
     run(store, tmp_path / "whole")
     out = tmp_path / "out"
     plan = plan_of(store, out)
-    engine = StoppingEngine(LocalEngine(plan.store.uri, plan.source.reference, 1, 1.0), parts_left=3)
+    engine = StoppingEngine(
+        LocalEngine(plan.store.uri, plan.source.reference, 1, 1.0), parts_left=3
+    )
     with pytest.raises(KeyboardInterrupt):
         label(plan, engine, 1.0, lambda progress: None)  # type: ignore[arg-type]
     done = {name: (out / "predictions" / name).stat().st_mtime_ns for name in parts(out)}

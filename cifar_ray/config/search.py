@@ -47,6 +47,11 @@ class SearchSpec(BaseModel):
             return self.config.epochs
         return max(value for value in epochs.probes() if isinstance(value, int))
 
+    def epochs_of(self, parameters: Parameters) -> int:
+        """Return the epochs that a trial is planned for."""
+        epochs = parameters.get("epochs")
+        return epochs if isinstance(epochs, int) else self.config.epochs
+
 
 def check_search(spec: SearchSpec) -> None:
     """Raise `InputError` for what does not go together, and for trials that cannot be trained."""

@@ -39,7 +39,7 @@ def parallel_trainable(spec: SearchSpec, place: Place) -> Trainable:
     def train(config: dict[str, Any]) -> None:
         trial = own_trial(spec)
         ours = training_spec(spec, trial, config[TRIAL]["parameters"], place)
-        with hold_trial(trial), attempt(trial):
+        with hold_trial(trial, lambda row: None), attempt(trial):
             _fit(spec, ours, place)
 
     return train

@@ -72,9 +72,13 @@ def plain_trainable(spec: SearchSpec, place: Place) -> Trainable:
 
     def train(config: dict[str, Any]) -> None:
         trial = own_trial(spec)
-        with hold_trial(trial), attempt(trial):
+
+        def tell(row: EpochRow) -> None:
+            tune.report(result_of(row))
+
+        with hold_trial(trial, tell) as report, attempt(trial):
             ours = training_spec(spec, trial, config[TRIAL]["parameters"], place)
-            train_trial(ours, spec.config, Ranks(), lambda row: tune.report(result_of(row)))
+            train_trial(ours, spec.config, Ranks(), report)
 
     return train
 
@@ -85,16 +89,17 @@ def member_trainable(spec: SearchSpec, place: Place) -> Trainable:
     def train(config: dict[str, Any]) -> None:
         trial = own_trial(spec)
 
-        def report(row: EpochRow) -> None:
+        def tell(row: EpochRow) -> None:
             folder = tune.Checkpoint.from_directory(str(trial.training.checkpoints))
             tune.report(result_of(row), checkpoint=folder)
 
-        with hold_trial(trial), attempt(trial):
+        with hold_trial(trial, tell) as report, attempt(trial):
             given = tune.get_checkpoint()
             if given is not None:
                 with given.as_directory() as folder:
                     take_over(trial, Path(folder))
             ours = training_spec(spec, trial, config[TRIAL]["parameters"], place)
+            # Rows that are trained already are no news to a population: they may be another's.
             train_trial(ours, spec.config, Ranks(), report, again=False)
 
     return train

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from cifar_ray.config.search import SearchSpec
-from cifar_ray.config.spaces import Parameters, apply
+from cifar_ray.config.spaces import Parameters
 from cifar_ray.errors import InputError, printable
 from cifar_ray.runs import SearchRun
 from cifar_ray.training.pipeline import write_json
@@ -147,7 +147,7 @@ class Records:
         failure = self.run.trial(number).failure
         if error is None and failure.exists():
             error = json.loads(failure.read_text())["error"]
-        epochs = apply(self.spec.config, record.parameters).epochs
+        epochs = self.spec.epochs_of(record.parameters)
         whole: State = "finished" if len(record.history) >= epochs else "stopped"
         state: State = whole if error is None else "failed"
         self._write(record.model_copy(update={"state": state, "error": error}))
@@ -192,7 +192,7 @@ def trials_table(records: Records) -> pa.Table:
         kind = pa.int32() if name == "epoch" else pa.float64()
         of_best = [t.best[name] if t.best else None for t in trials]
         columns["best_epoch" if name == "epoch" else name] = pa.array(of_best, kind)
-    epochs = [apply(records.spec.config, t.parameters).epochs for t in trials]
+    epochs = [records.spec.epochs_of(t.parameters) for t in trials]
     seconds = [t.seconds for t in trials]
     columns |= {
         "epochs": pa.array([len(t.history) for t in trials], pa.int32()),

@@ -14,7 +14,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from cifar_ray.config.spaces import apply, describe, show
+from cifar_ray.config.spaces import describe, show
 from cifar_ray.errors import printable
 from cifar_ray.training.search.proposals import importance
 from cifar_ray.training.search.record import Records, TrialRecord
@@ -74,7 +74,10 @@ def write_report(records: Records) -> None:
 
 def render(records: Records) -> str:
     """Return the page."""
-    trials = sorted(records.trials.values(), key=lambda t: (-(t.accuracy or -1.0), t.number))
+    trials = sorted(
+        records.trials.values(),
+        key=lambda t: (t.state == "failed", -(t.accuracy or -1.0), t.number),
+    )
     environment = _environment()
     script = environment.loader.get_source(environment, SCRIPT)[0]  # type: ignore[union-attr]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -102,7 +105,7 @@ def saving(records: Records) -> Saving:
     seconds = saved = 0.0
     for trial in records.trials.values():
         epochs = len(trial.history)
-        whole = apply(records.spec.config, trial.parameters).epochs
+        whole = records.spec.epochs_of(trial.parameters)
         stopped = trial.state == "stopped" and epochs
         trained += epochs
         planned += whole if stopped else epochs

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
+from pydantic import ValidationError
 
 from cifar_ray.config.training import TrainingConfig, TrainingSpec
 from cifar_ray.errors import CifarRayError
@@ -38,12 +39,28 @@ NUM_CACHED = 2
 """Sizes of input that a worker keeps decoded images for."""
 
 
+Report = Callable[[EpochRow], None]
+
+
 @contextmanager
-def hold_trial(trial: TrialRun) -> Iterator[None]:
-    """Be the only process in a trial's folder: a killed driver's workers go on for seconds."""
+def hold_trial(trial: TrialRun, report: Report) -> Iterator[Report]:
+    """Be the only one in a trial's folder: a killed driver's workers go on for seconds.
+
+    Gives back the report without the folder held: there Tune may leave a paused trial for good.
+    """
     trial.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(trial.lock):
-        yield
+    lock = FileLock(trial.lock)
+
+    def report_outside(row: EpochRow) -> None:
+        lock.release()
+        report(row)
+        lock.acquire()
+
+    lock.acquire()
+    try:
+        yield report_outside
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -52,6 +69,7 @@ def attempt(trial: TrialRun) -> Iterator[None]:
 
     What kills the whole process is not caught, and may be tried again.
     """
+    trial.failure.unlink(missing_ok=True)
     try:
         yield
     except Exception as error:  # noqa: BLE001 -- reported as the trial's cause, whatever it is
@@ -65,6 +83,8 @@ def cause(error: Exception) -> str:
     """Return an error in one line."""
     if isinstance(error, CifarRayError):
         return str(error)
+    if isinstance(error, ValidationError):
+        return f"These parameters do not go together: {error.errors()[0]['msg']}."
     lines = str(error).strip().splitlines() or [""]
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_CPU_MEMORY in lines[0]:
         return f"Out of memory. {lines[0]}".strip()
@@ -75,7 +95,7 @@ def train_trial(
     spec: TrainingSpec,
     base: TrainingConfig,
     ranks: Ranks,
-    report: Callable[[EpochRow], None],
+    report: Report,
     again: bool = True,
 ) -> None:
     """Train the rest of a trial in the folder `spec.run`, and report every epoch.

@@ -142,3 +142,81 @@ class TrainingRun(EvaluationRun):
     def progress(self) -> Path:
         """How far rank 0 is, while it trains under Ray."""
         return self.folder / "progress.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRun:
+    """Paths of the files of a hyperparameter search."""
+
+    folder: Path
+
+    @property
+    def spec(self) -> Path:
+        """What the search is; written first."""
+        return self.folder / "search.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one process that searches."""
+        return self.folder / ".lock"
+
+    @property
+    def trials_folder(self) -> Path:
+        """A folder a trial."""
+        return self.folder / "trials"
+
+    def trial(self, number: int) -> "TrialRun":
+        """Return the paths of a trial."""
+        return TrialRun(self.trials_folder / f"{number:04d}")
+
+    @property
+    def trials(self) -> Path:
+        """A row a trial."""
+        return self.folder / "trials.parquet"
+
+    @property
+    def report(self) -> Path:
+        """The report page."""
+        return self.folder / "report.html"
+
+    @property
+    def refit(self) -> Path:
+        """The training run of the best trial's parameters."""
+        return self.folder / "refit"
+
+    @property
+    def bundle(self) -> Path:
+        """The best trial's bundle, once it is trained again."""
+        return self.folder / "bundle"
+
+    @property
+    def ray(self) -> Path:
+        """Ray Tune's own files, while it runs."""
+        return self.folder / "ray"
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRun:
+    """Paths of the files of one trial of a search."""
+
+    folder: Path
+
+    @property
+    def record(self) -> Path:
+        """What the trial is and how it ended; the driver writes it."""
+        return self.folder / "trial.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the worker that trains it."""
+        return self.folder / ".lock"
+
+    @property
+    def failure(self) -> Path:
+        """Why it cannot be trained; its worker writes it."""
+        return self.folder / "failure.json"
+
+    @property
+    def training(self) -> TrainingRun:
+        """Its checkpoints and history."""
+        return TrainingRun(self.folder)

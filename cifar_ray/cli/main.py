@@ -21,6 +21,7 @@ from cifar_ray.cli import (
     serve,
     status,
     train,
+    tune,
     verify,
 )
 
@@ -55,7 +56,7 @@ def options(
 
 VERBS = (
     *(predict, verify, status, export),
-    *(train, evaluate, models),
+    *(train, tune, evaluate, models),
     *(jobs, cluster, doctor),
     *(serve, bot),
 )

@@ -1,0 +1,259 @@
+"""`cifar-ray tune`."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cifar_ray import __version__
+from cifar_ray.cli.boundary import console
+from cifar_ray.cli.display import duration
+from cifar_ray.config.machine import usable_cores
+from cifar_ray.errors import CifarRayError, InputError, printable
+
+if TYPE_CHECKING:
+    from cifar_ray.config.search import SearchName, SearchSpec
+    from cifar_ray.training.loop import EpochRow
+    from cifar_ray.training.search.record import Records, TrialRecord
+
+NUM_DRY = 10
+EXAMPLES = """
+[bold]Examples[/bold]
+
+  cifar-ray tune cifar10 --recipe cnn-122k --space optimizer --out runs/search --refit
+
+  cifar-ray tune cifar10 --recipe cnn-122k --space my-space.toml --search grid --scheduler none
+    --out runs/grid
+
+  cifar-ray tune --resume runs/search
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("tune", epilog=EXAMPLES)(tune)
+
+
+def tune(
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="DATA", help="`cifar10`, or a folder with a sub-folder a class."),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="What trials change; a name that `recipes` lists.")
+    ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(metavar="SPACE", help="A TOML file, or learning-rate-4x4, optimizer, whole."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="RUN", help="The search's folder.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with the search in this folder.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="How many; by default 16, or the whole grid.")
+    ] = None,
+    search: Annotated[
+        Literal["random", "grid", "tpe", "pbt"], typer.Option(help="How trials are found.")
+    ] = "tpe",
+    scheduler: Annotated[
+        Literal["asha", "median", "none"] | None,
+        typer.Option(help="Which trials are stopped early; asha, but none for grid and pbt."),
+    ] = None,
+    workers_per_trial: Annotated[
+        int, typer.Option(min=1, help="Processes that train one trial together.")
+    ] = 1,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(min=0, help="For example 0.25: four trials on one GPU.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value: the same for all trials.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the search; training has its own.")] = 0,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Train the best one again, and write its bundle.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print ten of the configs, and do nothing.")
+    ] = False,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster's address.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Search for a recipe's best hyperparameters, by validation images alone."""
+    if resume is not None:
+        if any(option is not None for option in (data, recipe, space, out)):
+            raise typer.BadParameter("--resume takes all else from the search's folder.")
+        from cifar_ray.training.search.opening import read_search
+
+        spec = read_search(resume)
+    else:
+        if data is None or recipe is None or space is None or (out is None and not dry_run):
+            raise typer.BadParameter("give DATA, --recipe, --space and --out; or --resume RUN.")
+        spec = _spec(data, recipe, space, set_ or [], search, scheduler, trials).model_copy(
+            update={
+                "run": str((out or Path()).expanduser().absolute()),
+                "seed": seed,
+                "workers_per_trial": workers_per_trial,
+                "gpus_per_trial": gpus_per_trial,
+            }
+        )
+    if dry_run:
+        _show_planned(spec, json_)
+        return
+    records = _search(spec, address or os.environ.get("RAY_ADDRESS"))
+    best = records.best()
+    if best is None:
+        raise CifarRayError(_why_nothing(records))
+    _show_best(records, best, json_, _refit(records, best) if refit else None)
+
+
+def _spec(
+    data: str,
+    recipe: str,
+    space: str,
+    settings: list[str],
+    search: "SearchName",
+    scheduler: Literal["asha", "median", "none"] | None,
+    trials: int | None,
+) -> "SearchSpec":
+    from cifar_ray.config.recipes import get_recipe
+    from cifar_ray.config.search import DEFAULT_TRIALS, SearchSpec
+    from cifar_ray.config.spaces import get_space
+    from cifar_ray.config.training import override
+
+    config = override(get_recipe(recipe), settings)
+    what = get_space(space, config)
+    if search == "grid":
+        points = len(what.grid())
+        if trials not in (None, points):
+            raise InputError(f"--trials {trials}: the grid has {points} points. Leave it out.")
+        trials = points
+    return SearchSpec(
+        config=config,
+        space=what,
+        search=search,
+        scheduler=scheduler or ("none" if search in ("grid", "pbt") else "asha"),
+        num_trials=trials or DEFAULT_TRIALS,
+        seed=0,
+        data=data if data == "cifar10" else str(Path(data).expanduser().absolute()),
+        run="",
+        settings=tuple(settings),
+        code_version=__version__,
+    )
+
+
+def _show_planned(spec: "SearchSpec", as_json: bool) -> None:
+    from cifar_ray.config.search import check_search, planned
+    from cifar_ray.config.spaces import show
+
+    check_search(spec)
+    plan = planned(spec)[:NUM_DRY]
+    if as_json:
+        sys.stdout.write(json.dumps(plan, indent=1) + "\n")
+        return
+    table = Table("trial", *spec.space.fields, box=None, pad_edge=False)
+    for number, parameters in enumerate(plan):
+        table.add_row(str(number), *(Text(show(value)) for value in parameters.values()))
+    Console().print(table)
+    more = spec.num_trials - len(plan)
+    later = ", found from the results of earlier ones" if spec.search == "tpe" else ""
+    Console().print(
+        Text(
+            f"{len(plan)} of {spec.num_trials} trials of {spec.config.recipe}, as they would run"
+            + (f"; {more} more{later}." if more else "."),
+            style="dim",
+        )
+    )
+
+
+def _search(spec: "SearchSpec", address: str | None) -> "Records":
+    from cifar_ray.cli.search_display import SearchDisplay
+    from cifar_ray.on_ray.tuning.search import search
+    from cifar_ray.runs import SearchRun
+    from cifar_ray.training.search.opening import hold_search, open_search
+    from cifar_ray.training.search.record import Records
+    from cifar_ray.training.search.report import write_report
+
+    open_search(spec)
+    with hold_search(SearchRun(Path(spec.run))):
+        records = Records.load(spec)
+        ended = sum(trial.has_ended for trial in records.trials.values())
+        if ended:
+            console.print(Text(f"{ended} of {spec.num_trials} trials have ended before."))
+        try:
+            with SearchDisplay(console, records) as display:
+                search(records, address, display.update)
+        except KeyboardInterrupt:
+            console.print(Text(f"Go on with:  cifar-ray tune --resume {printable(spec.run)}"))
+            raise
+        finally:
+            records.write_parquet()
+        write_report(records)
+    return records
+
+
+def _refit(records: "Records", best: "TrialRecord") -> dict[str, Any]:
+    from cifar_ray.training.device import choose_device
+    from cifar_ray.training.pipeline import Watcher
+    from cifar_ray.training.search.refit import refit
+
+    console.print(Text(f"Training trial {best.number} again in full."))
+
+    def on_epoch(row: "EpochRow") -> None:
+        line = f"epoch {row.epoch + 1}: validation {row.validation_accuracy:.2%}"
+        console.print(Text(f"{line}, {duration(row.seconds)}"))
+
+    watcher = Watcher(on_epoch=on_epoch)
+    return refit(records, best, choose_device("auto"), usable_cores(), watcher)
+
+
+def _why_nothing(records: "Records") -> str:
+    failed = [trial for trial in records.trials.values() if trial.state == "failed"]
+    first = f" Trial {failed[0].number}: {failed[0].error}" if failed else ""
+    return f"No trial of {records.spec.num_trials} could be trained.{first}"
+
+
+def _show_best(
+    records: "Records", best: "TrialRecord", as_json: bool, metrics: dict[str, Any] | None
+) -> None:
+    trials = list(records.trials.values())
+    if as_json:
+        summary = {
+            "best_trial": best.number,
+            "parameters": best.parameters,
+            "validation_accuracy": best.accuracy,
+            "trials": {
+                state: sum(t.state == state for t in trials)
+                for state in ("finished", "stopped", "failed")
+            },
+            "epochs": sum(len(t.history) for t in trials),
+            "refit": metrics,
+        }
+        sys.stdout.write(json.dumps(summary, indent=1) + "\n")
+        return
+    from cifar_ray.config.spaces import show
+    from cifar_ray.training.search.refit import refit_spec
+
+    output = Console(highlight=False)
+    for trial in trials:
+        if trial.state == "failed":
+            output.print(Text(f"Trial {trial.number} failed: {printable(trial.error or '')}"))
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("best trial", f"{best.number} of {records.spec.num_trials}")
+    table.add_row("validation accuracy", f"{best.accuracy:.2%}")
+    for field, value in best.parameters.items():
+        table.add_row(field, Text(show(value)))
+    if metrics is not None:
+        table.add_row(f"{metrics['evaluated_on']} accuracy", f"{metrics['accuracy']:.2%}")
+    output.print(table)
+    output.print(Text(f"Report  {records.run.report}"))
+    if metrics is not None:
+        output.print(Text(f"Bundle  {records.run.bundle}"))
+    elif not best.exploits:
+        output.print(Text(f"Train it in full:  {refit_spec(records, best, 'cpu', 1).command}"))

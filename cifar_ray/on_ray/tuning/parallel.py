@@ -1,0 +1,94 @@
+"""One trial in several processes: a driver function in Tune that runs Ray Train.
+
+Tune does not manage the checkpoints of such trials, so that populations cannot use it.
+"""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from cifar_ray.config.search import SearchSpec
+from cifar_ray.config.training import TrainingConfig, TrainingSpec
+from cifar_ray.errors import CifarRayError
+from cifar_ray.on_ray.training import COLLECTIVE_TIMEOUT_S, MAX_FAILURES
+from cifar_ray.on_ray.tuning.trainable import (
+    TRIAL,
+    Place,
+    Trainable,
+    own_trial,
+    result_of,
+    training_spec,
+)
+from cifar_ray.runs import SearchRun
+from cifar_ray.training.loop import EpochRow, Ranks
+from cifar_ray.training.search.trial import attempt, hold_trial, train_trial
+
+DRIVER_CPUS = 0.1
+"""Of the function that waits for its trial's workers."""
+
+
+def parallel_trainable(spec: SearchSpec, place: Place) -> Trainable:
+    """Return the function that lets `place.workers` processes train a trial."""
+
+    def train(config: dict[str, Any]) -> None:
+        trial = own_trial(spec)
+        ours = training_spec(spec, trial, config[TRIAL]["parameters"], place)
+        with hold_trial(trial, lambda row: None), attempt(trial):
+            _fit(spec, ours, place)
+
+    return train
+
+
+def _fit(spec: SearchSpec, ours: TrainingSpec, place: Place) -> None:
+    resources = {"CPU": place.num_cpus, "GPU": place.num_gpus}
+    trainer = TorchTrainer(
+        _train_rank,  # type: ignore[arg-type] # its value is Result.return_value
+        train_loop_config={
+            "spec": ours.model_dump(mode="json"),
+            "base": spec.config.model_dump(mode="json"),
+        },
+        scaling_config=ScalingConfig(
+            num_workers=place.workers,
+            use_gpu=place.num_gpus > 0,
+            resources_per_worker={name: amount for name, amount in resources.items() if amount},
+        ),
+        run_config=RunConfig(
+            # A name that was used before would silently go on with Ray's own old state.
+            name=uuid.uuid4().hex,
+            storage_path=str(SearchRun(Path(spec.run)).ray),
+            callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call,list-item]
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+        ),
+        torch_config=TorchConfig(
+            backend="nccl" if place.num_gpus else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S
+        ),
+    )
+    error: str | None = trainer.fit().return_value  # type: ignore[attr-defined]
+    if error is not None:
+        raise CifarRayError(error)
+
+
+def _train_rank(content: dict[str, Any]) -> str | None:
+    """Train on this rank. An error is returned: raised, it would start the group again."""
+    context = ray.train.get_context()
+    ranks = Ranks(context.get_world_rank(), context.get_world_size(), ray.train.torch.prepare_model)
+
+    def report(row: EpochRow) -> None:
+        ray.train.report(result_of(row))
+
+    try:
+        train_trial(
+            TrainingSpec.model_validate(content["spec"]),
+            TrainingConfig.model_validate(content["base"]),
+            ranks,
+            report,
+        )
+    except CifarRayError as error:
+        return str(error)
+    return None

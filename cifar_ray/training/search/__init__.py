@@ -1,0 +1,1 @@
+"""A hyperparameter search but for who runs its trials: their record, their training, the report."""

@@ -1,0 +1,218 @@
+"""What a search remembers: a file a trial, each replaced atomically. Ray's own state is not used.
+
+    trials/0007/trial.json      parameters; how it ended, once it has      (the driver)
+    trials/0007/history.json    a row an epoch                             (the trial's worker)
+    trials/0007/checkpoints/    where it goes on from                      (the trial's worker)
+    trials/0007/failure.json    why it cannot be trained                   (the trial's worker)
+
+A trial whose `trial.json` has ended is never touched again, whatever is killed.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from cifar_ray.config.search import SearchSpec
+from cifar_ray.config.spaces import Parameters
+from cifar_ray.errors import InputError, printable
+from cifar_ray.runs import SearchRun
+from cifar_ray.training.pipeline import write_json
+
+State = Literal["running", "finished", "stopped", "failed"]
+Row = dict[str, float]
+
+
+class Exploit(BaseModel):
+    """A trial of a population that went on from a better one, with other parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epoch: int
+    """Epochs that the trial had trained when it was given up."""
+    donor: int
+    donor_epoch: int
+    before: Parameters
+    after: Parameters
+
+
+class TrialRecord(BaseModel):
+    """One trial: what it is, and how far it is or how it ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    parameters: Parameters
+    """With a population, those it has now."""
+    state: State = "running"
+    error: str | None = None
+    history: tuple[Row, ...] = ()
+    """The rows of `history.json`."""
+    exploits: tuple[Exploit, ...] = ()
+    seconds_given_up: float = 0.0
+    """Spent on epochs that an exploit replaced by another trial's."""
+    seconds_taken_over: float = 0.0
+    """Of epochs in `history` that other trials have trained."""
+
+    @property
+    def best(self) -> Row | None:
+        """The epoch of the highest validation accuracy, the only number trials are chosen by."""
+        return max(self.history, key=lambda row: row["validation_accuracy"], default=None)
+
+    @property
+    def accuracy(self) -> float | None:
+        """The highest validation accuracy."""
+        return self.best["validation_accuracy"] if self.best else None
+
+    @property
+    def seconds(self) -> float:
+        """Training time of this trial's own epochs, without validation."""
+        own = sum(row["seconds"] for row in self.history)
+        return own - self.seconds_taken_over + self.seconds_given_up
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.state != "running"
+
+
+@dataclass(slots=True)
+class Records:
+    """All trials of a search by number, in memory and on disk."""
+
+    spec: SearchSpec
+    trials: dict[int, TrialRecord]
+
+    @property
+    def run(self) -> SearchRun:
+        """The paths."""
+        return SearchRun(Path(self.spec.run))
+
+    @classmethod
+    def load(cls, spec: SearchSpec) -> "Records":
+        """Read what is there; `InputError` for a record that is none."""
+        trials = {}
+        for path in sorted(SearchRun(Path(spec.run)).trials_folder.glob("*/trial.json")):
+            try:
+                record = TrialRecord.model_validate_json(path.read_bytes())
+            except ValidationError as error:
+                raise InputError(
+                    f"{printable(str(path))} is not of this version of cifar-ray, or is damaged. "
+                    "Remove the folder that it lies in to run the trial again."
+                ) from error
+            trials[record.number] = record
+        records = cls(spec, trials)
+        for record in trials.values():
+            if not record.has_ended:
+                trials[record.number] = records._with_history(record)
+        return records
+
+    def begin(self, number: int, parameters: Parameters) -> None:
+        """Note a trial that starts, or goes on."""
+        if number not in self.trials:
+            self._write(TrialRecord(number=number, parameters=parameters))
+
+    def add_row(self, number: int, row: Row) -> None:
+        """Note an epoch of a running trial, in memory; the worker has written it."""
+        record = self.trials[number]
+        history = (*(r for r in record.history if r["epoch"] < row["epoch"]), row)
+        self.trials[number] = record.model_copy(update={"history": history})
+
+    def exploit(self, number: int, donor: int, after: Parameters) -> None:
+        """Note that a trial goes on from where its donor is."""
+        record, given = self.trials[number], self.trials[donor]
+        exploit = Exploit(
+            epoch=len(record.history),
+            donor=donor,
+            donor_epoch=len(given.history),
+            before=record.parameters,
+            after=after,
+        )
+        update = {
+            "parameters": after,
+            "exploits": (*record.exploits, exploit),
+            "history": given.history,
+            "seconds_given_up": record.seconds,
+            "seconds_taken_over": sum(row["seconds"] for row in given.history),
+        }
+        self._write(record.model_copy(update=update))
+
+    def end(self, number: int, error: str | None = None) -> None:
+        """Note how a trial ended: with `error`, with what its worker says, or by its epochs."""
+        record = self._with_history(self.trials[number])
+        failure = self.run.trial(number).failure
+        if error is None and failure.exists():
+            error = json.loads(failure.read_text())["error"]
+        epochs = self.spec.epochs_of(record.parameters)
+        whole: State = "finished" if len(record.history) >= epochs else "stopped"
+        state: State = whole if error is None else "failed"
+        self._write(record.model_copy(update={"state": state, "error": error}))
+
+    def best(self) -> TrialRecord | None:
+        """Return the trial of the highest validation accuracy; failed ones are not chosen."""
+        scored = [t for t in self.trials.values() if t.history and t.state != "failed"]
+        return max(scored, key=lambda t: (t.accuracy, -t.number), default=None)
+
+    def write_parquet(self) -> None:
+        """Write `trials.parquet`: a row a trial, in the order of their numbers."""
+        path = self.run.trials
+        temporary = path.with_name(f".{path.name}")
+        pq.write_table(trials_table(self), temporary)
+        temporary.replace(path)
+
+    def _with_history(self, record: TrialRecord) -> TrialRecord:
+        """Take the rows from the worker's file: the driver may have been told of fewer."""
+        path = self.run.trial(record.number).training.history
+        if not path.exists():
+            return record
+        return record.model_copy(update={"history": tuple(json.loads(path.read_text()))})
+
+    def _write(self, record: TrialRecord) -> None:
+        path = self.run.trial(record.number).record
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, record.model_dump(mode="json"))
+        self.trials[record.number] = record
+
+
+def trials_table(records: Records) -> pa.Table:
+    """Return a row a trial: `parameter.FIELD` for every field, metrics, cost, error."""
+    trials = [records.trials[number] for number in sorted(records.trials)]
+    columns: dict[str, Any] = {
+        "trial": pa.array([t.number for t in trials], pa.int32()),
+        "state": pa.array([t.state for t in trials], pa.string()),
+        "error": pa.array([t.error for t in trials], pa.string()),
+    }
+    for field in records.spec.space.fields:
+        columns[f"parameter.{field}"] = _column([t.parameters[field] for t in trials])
+    for name in ("validation_accuracy", "validation_loss", "train_loss", "epoch"):
+        kind = pa.int32() if name == "epoch" else pa.float64()
+        of_best = [t.best[name] if t.best else None for t in trials]
+        columns["best_epoch" if name == "epoch" else name] = pa.array(of_best, kind)
+    epochs = [records.spec.epochs_of(t.parameters) for t in trials]
+    seconds = [t.seconds for t in trials]
+    columns |= {
+        "epochs": pa.array([len(t.history) for t in trials], pa.int32()),
+        "epochs_planned": pa.array(epochs, pa.int32()),
+        "seconds": pa.array(seconds, pa.float64()),
+        "worker_seconds": pa.array(
+            [s * records.spec.workers_per_trial for s in seconds], pa.float64()
+        ),
+        "exploits": pa.array([len(t.exploits) for t in trials], pa.int32()),
+        "lineage": pa.array(
+            [json.dumps([e.model_dump(mode="json") for e in t.exploits]) for t in trials],
+            pa.string(),
+        ),
+    }
+    return pa.table(columns)
+
+
+def _column(values: list[JsonValue]) -> pa.Array:
+    """Return values under their own type; of mixed ones, their JSON."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([json.dumps(value) for value in values], pa.string())

@@ -1,0 +1,113 @@
+import json
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from cifar_ray.errors import InputError
+from cifar_ray.training.search.opening import hold_search, open_search, read_search
+from cifar_ray.training.search.record import Records
+from tests.unit.training.search.recorded import ended, row, spec_of, write_rows
+
+
+def test_a_trial_is_finished_stopped_or_failed_by_what_its_worker_left(tmp_path: Path) -> None:
+    records = Records.load(spec_of(tmp_path))
+    ended(records, 0, 0.01, [0.3, 0.5, 0.6, 0.55])
+    ended(records, 1, 0.02, [0.2])
+    records.begin(2, records.trials[0].parameters)
+    write_rows(records, 2, [0.9])
+    records.run.trial(2).failure.write_text(json.dumps({"error": "The loss is no longer finite."}))
+    records.end(2)
+    assert [records.trials[n].state for n in range(3)] == ["finished", "stopped", "failed"]
+    assert records.trials[2].error == "The loss is no longer finite."
+    best = records.best()
+    assert best is not None
+    assert (best.number, best.accuracy) == (0, 0.6)
+
+
+def test_rows_of_ended_trials_are_the_same_after_everything_is_read_again(tmp_path: Path) -> None:
+    records = Records.load(spec_of(tmp_path))
+    ended(records, 0, 0.01, [0.3, 0.5, 0.6, 0.55])
+    records.begin(1, records.trials[0].parameters)
+    records.write_parquet()
+    before = pq.read_table(records.run.trials).to_pylist()
+    write_rows(records, 1, [0.2, 0.3])
+    again = Records.load(spec_of(tmp_path))
+    assert again.trials[1].history == (row(0, 0.2), row(1, 0.3))
+    assert not again.trials[1].has_ended
+    again.write_parquet()
+    assert pq.read_table(records.run.trials).to_pylist()[0] == before[0]
+    assert before[0]["parameter.optimizer.learning_rate"] == 0.01
+    assert before[0]["best_epoch"] == 2
+    assert (before[0]["epochs"], before[0]["epochs_planned"], before[0]["seconds"]) == (4, 4, 40.0)
+
+
+def test_a_population_member_pays_for_its_own_epochs_alone(tmp_path: Path) -> None:
+    records = Records.load(spec_of(tmp_path, search="pbt", scheduler="none"))
+    for number, accuracy in ((0, 0.6), (1, 0.2)):
+        parameters = {"optimizer.learning_rate": 0.01, "batch_size": 32, "augment.flip": "none"}
+        records.begin(number, parameters)
+        records.add_row(number, row(0, accuracy))
+    after = {**records.trials[0].parameters, "batch_size": 64}
+    records.exploit(1, 0, after)
+    records.add_row(1, row(1, 0.7))
+    trial = records.trials[1]
+    assert [r["validation_accuracy"] for r in trial.history] == [0.6, 0.7]
+    assert trial.seconds == 20.0
+    assert (trial.exploits[0].donor, trial.exploits[0].epoch) == (0, 1)
+    assert trial.parameters == after
+    write_rows(records, 1, [0.6, 0.7, 0.8, 0.8])
+    assert Records.load(records.spec).trials[1].exploits == trial.exploits
+
+
+def test_the_same_search_goes_on_and_another_one_is_refused(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path / "run")
+    open_search(spec)
+    open_search(spec)
+    assert read_search(tmp_path / "run") == spec
+    with pytest.raises(InputError, match="num_trials: there 16, now 8"):
+        open_search(spec.model_copy(update={"num_trials": 8}))
+
+
+def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(InputError, match="is not empty"):
+        open_search(spec_of(tmp_path))
+    with pytest.raises(InputError, match="holds no search"):
+        read_search(tmp_path)
+
+
+def test_a_moved_folder_goes_on_where_it_is(tmp_path: Path) -> None:
+    open_search(spec_of(tmp_path / "run"))
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert read_search(tmp_path / "moved").run == str(tmp_path / "moved")
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="files have no owner here")
+def test_a_folder_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_search(spec_of(tmp_path / "run"))
+    somebody = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: somebody)
+    with pytest.raises(InputError, match="belongs to another user"):
+        read_search(tmp_path / "run")
+
+
+def test_two_processes_cannot_search_in_one_folder(tmp_path: Path) -> None:
+    run = Records.load(spec_of(tmp_path)).run
+    with (
+        hold_search(run),
+        pytest.raises(InputError, match="Another process"),
+        hold_search(run),
+    ):
+        pass
+
+
+def test_an_unknown_network_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path / "run")
+    config = spec.config.model_copy(update={"network": "cnn-122"})
+    with pytest.raises(InputError, match="cnn-122k"):
+        open_search(spec.model_copy(update={"config": config}))
+    assert not (tmp_path / "run").exists()

@@ -174,11 +174,12 @@ def wait_until_some_have_ended(spec: SearchSpec, process: "subprocess.Popen[byte
     """Wait for a trial that has ended beside one that has not, but has a checkpoint."""
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
-        records = Records.load(spec)
-        running = [t for t in records.trials.values() if not t.has_ended and t.history]
-        if running and len(running) < len(records.trials):
+        trials = Records.load(spec).trials.values()
+        running = [trial for trial in trials if not trial.has_ended and trial.history]
+        if running and any(trial.has_ended for trial in trials):
             return
-        assert process.poll() is None, "it ended too early to be killed"
+        if process.poll() is not None:
+            pytest.fail(f"it ended too early: {process.communicate()[0].decode()}")
         time.sleep(0.02)
     pytest.fail("no trial ended")
 

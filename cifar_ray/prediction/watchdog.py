@@ -124,11 +124,10 @@ class Watchdog:
     def _arm(self, watched: list[_Watched]) -> None:
         """Have the process ended from outside of Python should this thread never run again.
 
-        A library that does not return may not have released the interpreter's lock either.
+        A library that does not return may not have released the interpreter's lock either; and it
+        may have taken it since the last look, so that this is armed also when nothing is decoded.
         """
-        if not watched:
-            faulthandler.cancel_dump_traceback_later()
-            return
-        ticks_left = max(one.until for one in watched) - self.ticks
+        idle_until = self.ticks + int(self.limits.seconds / TICK_S)
+        ticks_left = max((one.until for one in watched), default=idle_until) - self.ticks
         seconds = 1.0 + max(1.0, ticks_left * TICK_S)
         faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)

@@ -47,6 +47,7 @@ def predict_job(
         options=options.model_copy(update={"engine": "ray", "address": None}),
         fresh=request.fresh,
         source_moved=request.source_moved,
+        root=request.root,
         again=again,
     )
 
@@ -67,6 +68,7 @@ def request(job: "PredictJob") -> "Request":
         execution=job.execution,
         fresh=job.fresh,
         source_moved=job.source_moved,
+        root=job.root,
     )
 
 

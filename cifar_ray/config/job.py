@@ -56,6 +56,8 @@ class PredictJob(_Job):
     options: RunOptions
     fresh: bool = False
     source_moved: bool = False
+    root: str | None = None
+    """Of a manifest's uris."""
     again: Literal["retry-failed", "update"] | None = None
     """What a run that is complete is opened again for."""
 
@@ -64,7 +66,7 @@ class PredictJob(_Job):
         # What the user left open must stay open: on a resume, run.json decides it.
         return execution.explicit()
 
-    @field_validator("source", "destination", "model")
+    @field_validator("source", "destination", "model", "root")
     @classmethod
     def _without_credentials(cls, place: str | None) -> str | None:
         return place if place is None else without_credentials(place)

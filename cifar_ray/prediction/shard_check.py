@@ -15,6 +15,8 @@ from cifar_ray.prediction.sources.base import UNKNOWN_SIZE
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
 
+CHUNK_COLUMNS = ("key", "version", "size_bytes")
+PART_COLUMNS = (*CHUNK_COLUMNS, "shard", "status")
 SHARED_COLUMNS = ("key", "version")
 """Columns that a part has from its chunk; the size too, where the listing knows it."""
 
@@ -65,7 +67,7 @@ def look_at_shard(
     differences: list[Difference] = []
     expected = sealed.get(name)
     chunk_bytes = _read(store, LabellingRun.manifest_chunk(name))
-    chunk = _table(chunk_bytes)
+    chunk = _table(chunk_bytes, CHUNK_COLUMNS)
     if chunk is None or (expected and _sha256(chunk_bytes) != expected.manifest_sha256):
         what = "its listing is missing" if chunk_bytes is None else "its listing was changed"
         differences.append(Difference(str(name), what, chunk=name))
@@ -73,7 +75,7 @@ def look_at_shard(
         differences.append(Difference(str(name), "was not sealed with the run", chunk=name))
     part_file = LabellingRun.part(name)
     part_bytes = _read(store, part_file)
-    part = _table(part_bytes)
+    part = _table(part_bytes, PART_COLUMNS)
     footer = read_footer(store, name)
     if part is None or footer is None:
         missing = part_bytes is None
@@ -132,13 +134,15 @@ def _read(store: Store, name: str) -> bytes | None:
         return None
 
 
-def _table(data: bytes | None) -> pa.Table | None:
+def _table(data: bytes | None, columns: tuple[str, ...]) -> pa.Table | None:
+    """Return a file's rows; None if it cannot be read, or has lost a column."""
     if data is None:
         return None
     try:
-        return pq.read_table(io.BytesIO(data))
+        table = pq.read_table(io.BytesIO(data))
     except (pa.ArrowException, OSError):
         return None
+    return table if set(columns) <= set(table.column_names) else None
 
 
 def _sha256(data: bytes | None) -> bytes:

@@ -80,7 +80,7 @@ class Nodes:
             f"--temp-dir={self.folder / 'ray'}",
             "--num-cpus=0",
         )
-        self._wait(lambda: self.get("/api/version").ok)
+        self._wait(lambda: self.get("/api/version").ok and self.num_alive() > 0)
 
     @property
     def url(self) -> str:

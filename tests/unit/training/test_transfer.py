@@ -119,7 +119,9 @@ def test_without_weights_the_recipe_says_so_and_offers_to_train_from_scratch(
     monkeypatch.setenv("CIFAR_RAY_CACHE", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
-    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)  # it keeps the proxies it began with
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     config = get_recipe("resnet18-finetune")
     with pytest.raises(InputError, match=r"--weights FILE.*--from-scratch"):
         make_trainer(config, drawn(4), torch.device("cpu"), Ranks())

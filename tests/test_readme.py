@@ -60,7 +60,7 @@ def test_commands_of_readme_run(block: str, home: Path) -> None:
 
 
 def test_recipes_of_readme_are_found() -> None:
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 8
 
 
 def test_pictures_and_links_of_readme_lead_somewhere() -> None:

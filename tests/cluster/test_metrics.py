@@ -28,11 +28,23 @@ def from_page(session: Session) -> Sample:
     """Return a look at the page that Prometheus would scrape: a metric's sum over its labels."""
 
     def sample(name: str) -> float:
-        page = requests.get(f"http://{session.metrics_address}/metrics", timeout=60).text
+        page = page_of(session)
         lines = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", page, re.MULTILINE)
         return sum(map(float, lines))
 
     return sample
+
+
+def page_of(session: Session) -> str:
+    """Return the page, once the agent that serves it has started."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            return requests.get(f"http://{session.metrics_address}/metrics", timeout=60).text
+        except requests.ConnectionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 @pytest.fixture

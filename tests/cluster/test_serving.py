@@ -60,7 +60,12 @@ def test_answers_are_the_rows_of_labelling(
     out = tmp_path / "out"
     config = LabellingConfig(sample=60)
     plan = make_plan(Request(str(images), str(out), None, None, config, FLOAT32))
-    label(plan, LocalEngine(plan.store.uri, plan.source, 1, 10.0), 1.0, lambda progress: None)
+    label(
+        plan,
+        LocalEngine(plan.store.uri, plan.source.reference, 1, 10.0),
+        1.0,
+        lambda progress: None,
+    )
     rows = pq.read_table(out / "predictions").to_pylist()
     assert len({row["label"] for row in rows}) > 2  # swapped answers would be seen
     for start in range(0, len(rows), 20):

@@ -15,6 +15,7 @@ from ray.serve.handle import DeploymentHandle
 
 from cifar_ray.config.serving import ServiceConfig
 from cifar_ray.on_ray.serving.counts import Counts
+from cifar_ray.on_ray.serving.doors import listen_on_node_address
 from cifar_ray.serving.app import create_app
 from cifar_ray.serving.metrics import Snapshot
 from cifar_ray.serving.service import Service
@@ -34,6 +35,7 @@ class Replica:
 
     def __init__(self, config: str, counts: "DeploymentHandle[Any]") -> None:
         """Load the models of a `ServiceConfig`, given as JSON."""
+        listen_on_node_address()
         self.service = Service(ServiceConfig.model_validate_json(config))
         self.counts = counts
 

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 
+from cifar_ray.on_ray.serving.doors import listen_on_node_address
 from cifar_ray.serving.metrics import Snapshot
 
 SILENT_S = 30.0
@@ -19,6 +20,7 @@ class Counts:
     """The class of a deployment of one."""
 
     def __init__(self) -> None:
+        listen_on_node_address()
         self._heard: dict[str, _Heard] = {}
 
     def add(self, replica: str, snapshot: Snapshot) -> list[Snapshot]:

@@ -61,14 +61,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The parts that the local engine writes."""
-    out = tmp_path_factory.mktemp("local") / "out"
+    return labelled_locally(images, tmp_path_factory.mktemp("local") / "out")
+
+
+def labelled_locally(images: Path, out: Path) -> dict[str, bytes]:
+    """Label with the local engine and return the parts."""
     plan = plan_of(images, out)
-    label(
-        plan,
-        LocalEngine(plan.store.uri, plan.source.reference, 1, 10.0),
-        1.0,
-        lambda progress: None,
-    )
+    engine = LocalEngine(plan.store.uri, plan.source.reference, 1, 10.0)
+    label(plan, engine, 1.0, lambda progress: None)
     return parts(out)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import requests
 
 from cifar_ray.cli.boundary import INTERRUPTED
-from tests.cluster.conftest import IMAGES_PER_SHARD, REPOSITORY, parts
+from tests.cluster.conftest import IMAGES_PER_SHARD, REPOSITORY, labelled_locally, parts
 from tests.cluster.nodes import Nodes
 
 SECRET = "geheim-0123456789abcdef-geheim"
@@ -25,6 +26,7 @@ CREDENTIALS = {
 }
 CIFAR_RAY = (sys.executable, "-m", "cifar_ray")
 TIMEOUT_S = 400
+COPIES = 10
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,15 @@ def nodes() -> Iterator[Nodes]:
     with Nodes(CREDENTIALS) as cluster:
         cluster.add(num_cpus=2)
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def many(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """So many images that a run is not over before it can be stopped."""
+    root = tmp_path_factory.mktemp("many") / "images"
+    for number in range(COPIES):
+        shutil.copytree(images, root / str(number), copy_function=os.link)
+    return root
 
 
 def arguments(images: Path, out: Path, *more: str) -> list[str]:
@@ -63,11 +74,13 @@ def wait_for(condition: Any, process: subprocess.Popen[str] | None = None) -> No
     raise AssertionError("waited in vain")
 
 
+@pytest.mark.slow  # labels 3,000 images, two times over
 def test_a_job_is_stopped_and_submitted_again_and_writes_every_row_once(
-    nodes: Nodes, images: Path, undisturbed: dict[str, bytes], tmp_path: Path
+    nodes: Nodes, many: Path, tmp_path: Path
 ) -> None:
+    undisturbed = labelled_locally(many, tmp_path / "undisturbed")
     out = tmp_path / "out"
-    command = arguments(images, out, "--workers", "1", "--shared-path")
+    command = arguments(many, out, "--workers", "1", "--shared-path")
     first = submit(nodes, *command)
     assert first["started"]
     # The same command finds the job that lives.

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cifar_ray.cli.boundary import console
-from cifar_ray.config.bot import SERVICE_URL, TELEGRAM_URL, settings_from
+from cifar_ray.config.addresses import SERVICE_URL, TELEGRAM_URL
 from cifar_ray.errors import InputError
 
 EXAMPLES = """
@@ -40,6 +40,8 @@ def bot(
         raise InputError(
             "The bot needs python-telegram-bot. Install it: pip install 'cifar-ray[bot]'."
         )
+    from cifar_ray.config.bot import settings_from
+
     settings = settings_from(os.environ, service, telegram, images_per_minute)
     from cifar_ray.bot.running import run_bot
 

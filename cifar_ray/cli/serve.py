@@ -8,19 +8,12 @@ import typer
 from rich.text import Text
 
 from cifar_ray.cli.boundary import console
+from cifar_ray.config.addresses import LOOPBACK, LOOPBACK_NAMES, SERVE_PORT
 from cifar_ray.config.machine import usable_cores
-from cifar_ray.config.serving import (
-    LOOPBACK,
-    LOOPBACK_NAMES,
-    PORT,
-    ServerOptions,
-    ServiceConfig,
-    key_digests,
-    origin_of,
-)
 from cifar_ray.errors import InputError, printable
 
 if TYPE_CHECKING:
+    from cifar_ray.config.serving import ServerOptions, ServiceConfig
     from cifar_ray.models.bundle import Bundle
 
 EXAMPLES = """
@@ -53,7 +46,7 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
     ] = LOOPBACK,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = PORT,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = SERVE_PORT,
     replicas: Annotated[int, typer.Option(min=1, help="Processes that label side by side.")] = 1,
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where the model runs.")
@@ -80,6 +73,7 @@ def serve(
 ) -> None:
     """Label images over HTTP and on a web page, until Ctrl-C."""
     from cifar_ray.config.execution import ExecutionRequest
+    from cifar_ray.config.serving import ServerOptions, ServiceConfig
 
     options = ServerOptions(host=host, port=port, replicas=replicas, address=address)
     models = _models(bundles or [])
@@ -98,7 +92,7 @@ def serve(
     _run(config, options, models)
 
 
-def _run(config: ServiceConfig, options: ServerOptions, models: dict[str, "Bundle"]) -> None:
+def _run(config: "ServiceConfig", options: "ServerOptions", models: dict[str, "Bundle"]) -> None:
     console.print("Starting …")
     from cifar_ray.on_ray.serving.running import running_service
 
@@ -146,6 +140,8 @@ def _models(arguments: list[str]) -> dict[str, "Bundle"]:
 def _keys(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
+    from cifar_ray.config.serving import key_digests
+
     try:
         return key_digests(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
@@ -153,6 +149,8 @@ def _keys(path: Path | None) -> tuple[str, ...]:
 
 
 def _origins(option: str, values: list[str] | None) -> tuple[str, ...]:
+    from cifar_ray.config.serving import origin_of
+
     try:
         return tuple(origin_of(value, exact=True) for value in values or ())
     except ValueError as error:

@@ -4,13 +4,12 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from cifar_ray.config.serving import LOOPBACK, PORT, origin_of
+from cifar_ray.config.addresses import SERVICE_URL, TELEGRAM_URL
+from cifar_ray.config.serving import origin_of
 from cifar_ray.errors import InputError
 
 TOKEN_VARIABLE = "CIFAR_RAY_BOT_TOKEN"
 KEY_VARIABLE = "CIFAR_RAY_API_KEY"
-SERVICE_URL = f"http://{LOOPBACK}:{PORT}"
-TELEGRAM_URL = "https://api.telegram.org"
 
 
 class BotSettings(BaseModel):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cifar_ray import __version__
+from cifar_ray.config.addresses import LOOPBACK
 
 RAY_VERSION = "2.60.0"
 PYTHON_VERSION = "3.11"
@@ -13,8 +14,6 @@ CPU_TAG, GPU_TAG = f"{__version__}-cpu", f"{__version__}-gpu"
 GCS_PORT = 6379
 DASHBOARD_PORT = 8265
 METRICS_PORT = 8080
-SERVE_PORT = 8000
-LOOPBACK = "127.0.0.1"
 
 TOKEN_MODE = "token"
 TOKEN_FILE = "~/.ray/auth_token"

@@ -6,14 +6,11 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cifar_ray.config.addresses import LOOPBACK, SERVE_PORT
 from cifar_ray.config.execution import ExecutionRequest
 from cifar_ray.errors import InputError, printable
 
 MIB = 2**20
-PORT = 8000
-LOOPBACK = "127.0.0.1"
-LOOPBACK_NAMES = ("localhost", LOOPBACK)
-"""What a browser on this machine calls it."""
 MIN_KEY_CHARACTERS = 16
 """A key's digest travels with the configuration; a short key could be guessed from it."""
 
@@ -79,7 +76,7 @@ class ServerOptions(_Config):
     """Where the service runs and listens."""
 
     host: str = LOOPBACK
-    port: int = Field(PORT, ge=0, le=65535)
+    port: int = Field(SERVE_PORT, ge=0, le=65535)
     replicas: int = Field(1, ge=1)
     address: str | None = None
     """Of a Ray cluster; None starts a Ray that ends with the service."""

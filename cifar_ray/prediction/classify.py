@@ -63,6 +63,10 @@ class Equipment:
     decode_threads: int
     reopening: Reopening | None = None
 
+    def decoding(self) -> Decoding:
+        """Start what decodes; to be closed."""
+        return Decoding(self.decode_options, self.preprocess, Limits.of(self.record.config))
+
 
 @dataclass(slots=True)
 class _Shard:
@@ -91,11 +95,7 @@ class Classifying:
         self.equipment = equipment
         self.take = take
         self.threads = ThreadPoolExecutor(equipment.decode_threads, "decode")
-        self.decoding = Decoding(
-            equipment.decode_options,
-            equipment.preprocess,
-            Limits.of(equipment.record.config),
-        )
+        self.decoding = equipment.decoding()
         self.readers = ThreadPoolExecutor(equipment.fetcher.parallel_reads, "read")
         self.prepared: deque[_Batch] = deque()
         self.in_model: deque[tuple[_Batch, list[Outcome], Pending | None]] = deque()
@@ -173,7 +173,7 @@ class Classifying:
         left = [at for at, outcome in enumerate(outcomes) if outcome is None]
         reads = self._reads([entries[at] for at in left])
         for at, read in zip(left, reads, strict=True):
-            outcomes[at] = self._fill_slot(read, slots[at], shard.careful, stopwatch)
+            outcomes[at] = fill_slot(read, slots[at], self.decoding, shard.careful, stopwatch)
         for stage, seconds in stopwatch.seconds.items():
             _add(shard.stages, stage, seconds)
         return [outcome for outcome in outcomes if outcome is not None]
@@ -194,25 +194,6 @@ class Classifying:
         num_ahead = max(1, fetcher.parallel_reads // num_threads)
         max_bytes = MAX_BYTES_AHEAD // num_threads
         return reads_ahead(fetcher, entries, self.readers, num_ahead, max_bytes)
-
-    def _fill_slot(
-        self, read: Read, slot: NDArray[np.uint8], careful: bool, stopwatch: Stopwatch
-    ) -> Outcome:
-        outcome = Outcome()
-        stopwatch.start("fetch")
-        try:
-            data = read()
-            stopwatch.start("hash")
-            outcome.num_bytes = len(data)
-            outcome.sha256 = hashlib.sha256(data).digest()
-            prepared = self.decoding.prepare(data, careful, stopwatch)
-            slot[...] = prepared.pixels
-            outcome.width, outcome.height = prepared.width, prepared.height
-        except ImageFault as fault:
-            outcome.status, outcome.error = fault.status, fault.error
-            outcome.transient = isinstance(fault, TransientFault)
-        stopwatch.stop()
-        return outcome
 
     def _submit(self, batch: _Batch) -> None:
         """Wait for a batch's images and hand them to the model."""
@@ -281,6 +262,27 @@ class Classifying:
         energies = np.concatenate(shard.energies) if shard.energies else np.empty(0)
         median = float(np.median(energies)) if len(energies) else None
         return ShardDone(str(shard.name), footer, median, shard.stages)
+
+
+def fill_slot(
+    read: Read, slot: NDArray[np.uint8], decoding: Decoding, careful: bool, stopwatch: Stopwatch
+) -> Outcome:
+    """Bring an image from its store to its slot of the batch (S×S×3); return what became of it."""
+    outcome = Outcome()
+    stopwatch.start("fetch")
+    try:
+        data = read()
+        stopwatch.start("hash")
+        outcome.num_bytes = len(data)
+        outcome.sha256 = hashlib.sha256(data).digest()
+        prepared = decoding.prepare(data, careful, stopwatch)
+        slot[...] = prepared.pixels
+        outcome.width, outcome.height = prepared.width, prepared.height
+    except ImageFault as fault:
+        outcome.status, outcome.error = fault.status, fault.error
+        outcome.transient = isinstance(fault, TransientFault)
+    stopwatch.stop()
+    return outcome
 
 
 def _energies(logits: NDArray[np.float32], outcomes: list[Outcome]) -> NDArray[np.float64]:

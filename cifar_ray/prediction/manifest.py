@@ -198,6 +198,11 @@ class Manifest:
         ]
         return sorted(names)
 
+    def all_existing(self, num_ranges: int) -> Iterator[ShardName]:
+        """Yield the shards of all ranges that are listed already, in order."""
+        for range_number in range(num_ranges):
+            yield from self.existing(range_number)
+
     def range_end(self, range_number: int) -> RangeEnd | None:
         """Return what follows the range's last image; None while it is being listed."""
         name = LabellingRun.range_end(range_number)

@@ -56,6 +56,7 @@ OWN_NAMES = (
     LabellingRun.TEMPORARY,
     LabellingRun.HISTORY,
     LabellingRun.MARKS,
+    LabellingRun.UPDATE,
 )
 
 

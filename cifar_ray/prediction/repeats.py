@@ -27,8 +27,7 @@ def count_repeated(manifest: Manifest, record: RunRecord) -> int:
         return 0
     keys = (
         key
-        for range_number in range(len(record.source.ranges))
-        for name in manifest.existing(range_number)
+        for name in manifest.all_existing(len(record.source.ranges))
         for key in manifest.keys(name)
     )
     return num_repeated(keys)

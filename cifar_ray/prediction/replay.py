@@ -4,11 +4,12 @@ Each image goes into the slot of its batch that it had, beside others of the sam
 the same decoder, preprocessing and backend; a label or digest that differs is a difference.
 """
 
-import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import numpy as np
@@ -16,12 +17,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cifar_ray.config.labelling import SourceReference
-from cifar_ray.errors import ImageFault
-from cifar_ray.images.decode import decode
-from cifar_ray.prediction.classify import Equipment
+from cifar_ray.prediction.classify import Equipment, fill_slot
 from cifar_ray.prediction.row import OK, Outcome, ShardRows
 from cifar_ray.prediction.shard_check import Difference
 from cifar_ray.prediction.sources import Entry
+from cifar_ray.prediction.stopwatch import Stopwatch
 from cifar_ray.prediction.worker import equip
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
@@ -81,17 +81,20 @@ def _choose(store: Store, equipment: Equipment, number: int, seed: int) -> Itera
 def _label(
     chosen: list[_Chosen], equipment: Equipment
 ) -> tuple[list[Outcome], NDArray[np.float32]]:
-    """Return each row's outcome and its logits (rows×C)."""
+    """Return each row's outcome and its logits (rows×C). No file can take this process with it."""
     outcomes = [Outcome() for _ in chosen]
     logits = np.zeros((len(chosen), len(equipment.scoring.labels)), dtype=np.float32)
     size, side = equipment.record.execution.batch_size, equipment.preprocess.input_size
-    for batch in _batches(chosen, size):
-        images = np.zeros((size, side, side, 3), dtype=np.uint8)
-        for at in batch:
-            _fill(chosen[at], outcomes[at], images[chosen[at].row % size], equipment)
-        scores = equipment.backend.result(equipment.backend.submit(images)).logits
-        for at in batch:
-            logits[at] = scores[chosen[at].row % size]
+    with closing(equipment.decoding()) as decoding:
+        for batch in _batches(chosen, size):
+            images = np.zeros((size, side, side, 3), dtype=np.uint8)
+            for at in batch:
+                read = partial(equipment.fetcher.fetch, chosen[at].entry)
+                slot = images[chosen[at].row % size]
+                outcomes[at] = fill_slot(read, slot, decoding, True, Stopwatch())
+            scores = equipment.backend.result(equipment.backend.submit(images)).logits
+            for at in batch:
+                logits[at] = scores[chosen[at].row % size]
     return outcomes, logits
 
 
@@ -105,17 +108,6 @@ def _batches(chosen: list[_Chosen], size: int) -> list[list[int]]:
         [places[turn] for places in by_slot.values() if turn < len(places)]
         for turn in range(rounds)
     ]
-
-
-def _fill(one: _Chosen, outcome: Outcome, slot: NDArray[np.uint8], equipment: Equipment) -> None:
-    try:
-        data = equipment.fetcher.fetch(one.entry)
-        outcome.sha256 = hashlib.sha256(data).digest()
-        image = decode(data, equipment.decode_options)
-        outcome.width, outcome.height = image.width, image.height
-        slot[...] = equipment.preprocess.apply(image.pixels)
-    except ImageFault as fault:
-        outcome.status, outcome.error = fault.status, fault.error
 
 
 def _sealed_rows(store: Store, chosen: list[_Chosen]) -> Iterator[dict[str, object]]:

@@ -1,18 +1,15 @@
 """`report.html`: one page about a finished run, which needs no other file and runs no script.
 
-File names and label names are other people's text. The template escapes all of it, `printable`
-makes control characters visible, and the page forbids itself scripts and requests.
+The page forbids itself scripts and requests.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-
 from cifar_ray.config.labelling import RunRecord
-from cifar_ray.errors import printable
 from cifar_ray.models.bundle_spec import BundleSpec
+from cifar_ray.pages import page_environment
 from cifar_ray.prediction.manifest import Manifest
 from cifar_ray.prediction.receipt import Receipt
 from cifar_ray.prediction.sources import Source
@@ -71,23 +68,27 @@ def write_report(
         pictures, store, Manifest(store, record.config.images_per_shard), source.fetcher()
     )
     sheets, doubtful = _contact_sheet(show, tally, spec)
-    page = _template().render(
-        source=source.reference.uri,
-        destination=store.uri,
-        record=record,
-        spec=spec,
-        receipt=receipt,
-        warnings=[*record.warnings, *([warning] if warning else [])],
-        labels=_label_bars(tally, spec),
-        num_labels=len(spec.labels),
-        num_given=int((tally.labels > 0).sum()),
-        bins=_bins(tally),
-        causes=tally_failures(store),
-        skipped=bars(receipt.skipped, MAX_KINDS),
-        sheets=sheets,
-        doubtful=doubtful,
-        speed=speed,
-        stages=bars(speed.stage_seconds, MAX_BARS),
+    page = (
+        page_environment("cifar_ray.prediction")
+        .get_template(TEMPLATE)
+        .render(
+            source=source.reference.uri,
+            destination=store.uri,
+            record=record,
+            spec=spec,
+            receipt=receipt,
+            warnings=[*record.warnings, *([warning] if warning else [])],
+            labels=_label_bars(tally, spec),
+            num_labels=len(spec.labels),
+            num_given=int((tally.labels > 0).sum()),
+            bins=_bins(tally),
+            causes=tally_failures(store),
+            skipped=bars(receipt.skipped, MAX_KINDS),
+            sheets=sheets,
+            doubtful=doubtful,
+            speed=speed,
+            stages=bars(speed.stage_seconds, MAX_BARS),
+        )
     )
     store.write(LabellingRun.REPORT, page.encode())
 
@@ -135,26 +136,3 @@ def _contact_sheet(
         [sheet for sheet in sheets if sheet.pictures],
         [found[place] for place in doubtful if place in found],
     )
-
-
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("cifar_ray.prediction"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["printable"] = lambda text: printable(str(text))
-    environment.filters["number"] = lambda number: f"{number:,}"
-    environment.filters["percent"] = percent
-    return environment.get_template(TEMPLATE)
-
-
-def percent(share: float) -> str:
-    """Return a share as per cent, never rounded to 0 % or 100 % if it is neither."""
-    if 0 < share < 0.001:
-        return "< 0.1 %"
-    if 0.999 < share < 1:
-        return "> 99.9 %"
-    return f"{share:.1%}".replace("%", " %")

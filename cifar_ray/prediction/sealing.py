@@ -85,9 +85,9 @@ def unfit_parts(store: Store, record: RunRecord, manifest: Manifest) -> list[Sha
     fit = partial(_fit_footer, store, record.digest, manifest)
     strangers = committed(store)
     unfit = []
-    for name, footer in in_parallel(fit, _shards(record, manifest)):
+    for name, found in in_parallel(fit, manifest.all_existing(len(record.source.ranges))):
         strangers.discard(name)
-        if footer is None:
+        if found is None:
             unfit.append(name)
     return unfit + sorted(strangers)
 
@@ -101,7 +101,8 @@ def outdated_parts(
     """
     retried_from = reopening.number if reopening.reason == "retry-failed" else 0
     look = partial(_outdated, store, record.digest, manifest, retried_from)
-    return frozenset(name for name, found in in_parallel(look, _shards(record, manifest)) if found)
+    shards = manifest.all_existing(len(record.source.ranges))
+    return frozenset(name for name, found in in_parallel(look, shards) if found)
 
 
 def _outdated(
@@ -117,11 +118,13 @@ def _outdated(
 
 def _fit_footer(
     store: Store, record_digest: str, manifest: Manifest, name: ShardName
-) -> PartFooter | None:
+) -> tuple[ShardCounts, PartFooter] | None:
+    """Return what chunk and part say of themselves; None if the part is not fit."""
     footer = read_footer(store, name)
-    if footer is not None and fits(footer, record_digest, name, manifest.counts(name)):
-        return footer
-    return None
+    if footer is None:
+        return None
+    counts = manifest.counts(name)
+    return (counts, footer) if fits(footer, record_digest, name, counts) else None
 
 
 def draw_up(store: Store, record: RunRecord, manifest: Manifest) -> Receipt:
@@ -151,18 +154,13 @@ def draw_up(store: Store, record: RunRecord, manifest: Manifest) -> Receipt:
     return receipt.model_copy(update={"ends_digest": ends_digest, "repeated": repeated})
 
 
-def _shards(record: RunRecord, manifest: Manifest) -> Iterator[ShardName]:
-    for range_number in range(len(record.source.ranges)):
-        yield from manifest.existing(range_number)
-
-
 def _facts(store: Store, record_digest: str, manifest: Manifest, name: ShardName) -> _Facts:
-    footer = _fit_footer(store, record_digest, manifest, name)
-    if footer is None:
+    found = _fit_footer(store, record_digest, manifest, name)
+    if found is None:
         raise CifarRayError(f"The part of shard {name} is not fit to be sealed.")
     part = file_digest(store, LabellingRun.part(name))
     chunk = file_digest(store, LabellingRun.manifest_chunk(name))
-    return _Facts(manifest.counts(name), footer, part, chunk)
+    return _Facts(*found, part, chunk)
 
 
 def _index_rows(
@@ -173,7 +171,7 @@ def _index_rows(
     failed_parts: list[ShardName],
 ) -> Iterator[dict[str, object]]:
     look = partial(_facts, store, record.digest, manifest)
-    for name, facts in in_parallel(look, _shards(record, manifest)):
+    for name, facts in in_parallel(look, manifest.all_existing(len(record.source.ranges))):
         sums.add(name, facts)
         if facts.footer.failed:
             failed_parts.append(name)

@@ -39,13 +39,6 @@ class Changes:
     new: int = 0
     changed: int = 0
     removed: int = 0
-    found: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def any(self) -> bool:
-        """Whether there is anything to do."""
-        return bool(self.new or self.changed or self.removed)
 
 
 def update_manifest(plan: Plan) -> Changes:
@@ -103,9 +96,8 @@ class _Comparison:
         self.range_number = range_number
         self.generation = generation
         self.changes = changes
-        names = manifest.existing(range_number)
-        self.names = names
-        self.following = ShardName(range_number, names[-1].number + 1 if names else 0)
+        self.names = manifest.existing(range_number)
+        self.following = ShardName(range_number, self.names[-1].number + 1 if self.names else 0)
         self.new: list[Entry] = []
         self.now: dict[ShardName, list[Entry]] = {}
         """The images that the shards in hand have now."""
@@ -178,8 +170,6 @@ class _Comparison:
 
     def _write_end(self, found: int, skipped: Counter[str]) -> None:
         """Let chunks and end add up to what is there now, whichever chunk counted what."""
-        self.changes.found += found
-        self.changes.skipped.update(skipped)
         rest = {
             kind: skipped[kind] - self.counted.skipped[kind]
             for kind in sorted({*skipped, *self.counted.skipped})

@@ -84,10 +84,12 @@ def verify(store: Store, on_shard: Callable[[int], None]) -> Verified:
             "Give the predict command again to finish it."
         )
     differences = list(_files(store, record, receipt))
+    manifest = Manifest(store, record.config.images_per_shard)
+    listed = set(manifest.all_existing(len(record.source.ranges)))
     sums = _Sums()
-    differences += _shards(store, record, receipt, sums, on_shard)
-    differences += _strangers(store, record)
-    differences += _totals(store, record, receipt, sums)
+    differences += _shards(manifest, listed, record, receipt, sums, on_shard)
+    differences += _strangers(store, listed)
+    differences += _totals(manifest, record, receipt, sums)
     return Verified(record, receipt, sums.rows, sums.parts, tuple(differences))
 
 
@@ -106,21 +108,16 @@ def _files(store: Store, record: RunRecord, receipt: Receipt) -> Iterator[Differ
 
 
 def _shards(
-    store: Store,
+    manifest: Manifest,
+    listed: set[ShardName],
     record: RunRecord,
     receipt: Receipt,
     sums: _Sums,
     on_shard: Callable[[int], None],
 ) -> Iterator[Difference]:
     """Look at every shard that was sealed or is listed now."""
-    manifest = Manifest(store, record.config.images_per_shard)
-    sealed = _index(store, receipt)
-    listed = {
-        name
-        for range_number in range(len(record.source.ranges))
-        for name in manifest.existing(range_number)
-    }
-    look_at = partial(look_at_shard, store, record.digest, manifest, sealed)
+    sealed = _index(manifest.store, receipt)
+    look_at = partial(look_at_shard, manifest.store, record.digest, manifest, sealed)
     before: dict[int, bytes] = {}
     for name, look in in_parallel(look_at, sorted(listed | set(sealed))):
         sums.add(name, look)
@@ -162,22 +159,19 @@ def _index(store: Store, receipt: Receipt) -> dict[ShardName, Sealed]:
     }
 
 
-def _strangers(store: Store, record: RunRecord) -> Iterator[Difference]:
+def _strangers(store: Store, listed: set[ShardName]) -> Iterator[Difference]:
     """Yield files in `predictions/` that are not a listed shard's part."""
-    manifest = Manifest(store, record.config.images_per_shard)
-    own = {
-        LabellingRun.part(name)
-        for range_number in range(len(record.source.ranges))
-        for name in manifest.existing(range_number)
-    }
+    own = {LabellingRun.part(name) for name in listed}
     for name in store.names(LabellingRun.PREDICTIONS):
         path = f"{LabellingRun.PREDICTIONS}/{name}"
         if path not in own:
             yield Difference(path, "is not a part of the run", part=path)
 
 
-def _totals(store: Store, record: RunRecord, receipt: Receipt, sums: _Sums) -> Iterator[Difference]:
-    bad_ends = list(_range_ends(store, record, receipt, sums))
+def _totals(
+    manifest: Manifest, record: RunRecord, receipt: Receipt, sums: _Sums
+) -> Iterator[Difference]:
+    bad_ends = list(_range_ends(manifest, len(record.source.ranges), receipt, sums))
     yield from bad_ends
     there = {
         "found": sums.found,
@@ -185,7 +179,7 @@ def _totals(store: Store, record: RunRecord, receipt: Receipt, sums: _Sums) -> I
         "listed": sums.rows,
         "ok": sums.statuses[OK],
         "parts": sums.parts,
-        "repeated": count_repeated(Manifest(store, record.config.images_per_shard), record),
+        "repeated": count_repeated(manifest, record),
     }
     sealed = {
         "found": receipt.found,
@@ -205,11 +199,9 @@ def _totals(store: Store, record: RunRecord, receipt: Receipt, sums: _Sums) -> I
 
 
 def _range_ends(
-    store: Store, record: RunRecord, receipt: Receipt, sums: _Sums
+    manifest: Manifest, num_ranges: int, receipt: Receipt, sums: _Sums
 ) -> Iterator[Difference]:
     """Count what lies behind each range's last image; yield the ends that are not good."""
-    manifest = Manifest(store, record.config.images_per_shard)
-    num_ranges = len(record.source.ranges)
     for range_number in range(num_ranges):
         name = LabellingRun.range_end(range_number)
         try:

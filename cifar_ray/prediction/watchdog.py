@@ -18,6 +18,8 @@ import psutil
 from cifar_ray.config.labelling import LabellingConfig
 
 TICK_S = 0.1
+GRACE_S = 10.0
+"""That a watchdog may get no turn on a busy machine before its process is ended from outside."""
 EXIT_CODE = 86
 """Of a worker that its watchdog has ended."""
 STDERR = 2
@@ -63,10 +65,19 @@ class Watchdog:
     lost a tick, and no image is blamed for that.
     """
 
-    def __init__(self, limits: Limits, end_worker: Callable[[], None] = end_worker) -> None:
-        """Start the thread; `close` ends it."""
+    def __init__(
+        self,
+        limits: Limits,
+        end_worker: Callable[[], None] = end_worker,
+        armed: bool = True,
+    ) -> None:
+        """Start the thread; `close` ends it.
+
+        `armed`: should the thread never get a turn again, end the process from outside of Python.
+        """
         self.limits = limits
         self.end_worker = end_worker
+        self.armed = armed
         self.process = psutil.Process()
         # What the model and the batches hold is no image's doing.
         self.worker_memory_bytes = self.process.memory_info().rss + limits.memory_bytes
@@ -110,10 +121,11 @@ class Watchdog:
             for one in watched:
                 if one.began < self.ticks - 1 and self._exceeds(one):
                     one.end()
-            if self.ticks >= armed_until:
+            if self.armed and self.ticks >= armed_until:
                 armed_until = self.ticks + int(1 / TICK_S)
                 self._arm(watched)
-        faulthandler.cancel_dump_traceback_later()
+        if self.armed:
+            faulthandler.cancel_dump_traceback_later()
 
     def _exceeds(self, one: _Watched) -> bool:
         try:
@@ -129,5 +141,5 @@ class Watchdog:
         """
         idle_until = self.ticks + int(self.limits.seconds / TICK_S)
         ticks_left = max((one.until for one in watched), default=idle_until) - self.ticks
-        seconds = 1.0 + max(1.0, ticks_left * TICK_S)
+        seconds = GRACE_S + max(0.0, ticks_left * TICK_S)
         faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)

@@ -1,7 +1,6 @@
 """`report.html` of an evaluation: one page that needs no other file and runs no script.
 
-File names, label names and model names are other people's text. The template escapes all of it,
-`printable` makes control characters visible, and the page forbids itself scripts and requests.
+The page forbids itself scripts and requests.
 """
 
 import base64
@@ -11,10 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 
 from cifar_ray import __version__
-from cifar_ray.errors import printable
+from cifar_ray.pages import page_environment
 from cifar_ray.runs import EvaluationRun
 from cifar_ray.training.curves import top_confusions
 from cifar_ray.training.evaluation import Evaluation
@@ -188,28 +187,7 @@ def _png_uri(data: bytes) -> str:
 
 
 def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("cifar_ray.training"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["printable"] = lambda text: printable(str(text))
-    environment.filters["number"] = lambda number: f"{number:,}"
-    environment.filters["percent"] = percent
+    environment = page_environment("cifar_ray.training")
     environment.filters["decimal"] = lambda value: "–" if value is None else f"{value:.4f}"
     environment.filters["uri"] = to_uri
     return environment.get_template(TEMPLATE)
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    """Return a share as per cent, never rounded to 0 % or 100 % if it is neither."""
-    if share is None:
-        return "–"
-    least = 10.0 ** -(digits + 2)
-    if 0 < share < least:
-        return f"< {least:.{digits}%}".replace("%", " %")
-    if 1 - least < share < 1:
-        return f"> {1 - least:.{digits}%}".replace("%", " %")
-    return f"{share:.{digits}%}".replace("%", " %")

@@ -15,9 +15,10 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from cifar_ray.config.addresses import LOOPBACK
 from cifar_ray.config.execution import ExecutionRequest
 from cifar_ray.config.labelling import LabellingConfig
-from cifar_ray.config.serving import LOOPBACK, ServerOptions, ServiceConfig
+from cifar_ray.config.serving import ServerOptions, ServiceConfig
 from cifar_ray.models.bundle import Bundle
 from cifar_ray.on_ray.serving.application import NAME, REPLICA
 from cifar_ray.on_ray.serving.running import RunningService, running_service

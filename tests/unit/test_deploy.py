@@ -17,6 +17,7 @@ import yaml
 from cifar_ray import __version__
 from cifar_ray.cli import job_specs, jobs
 from cifar_ray.config import cluster
+from cifar_ray.config.addresses import LOOPBACK
 from cifar_ray.config.job import Job
 from tests.conftest import REPOSITORY
 from tests.required import require
@@ -217,7 +218,7 @@ def test_own_nodes_are_started_as_the_code_expects_them() -> None:
     assert len(starts) == 2
     head, worker = starts
     assert f"--port={cluster.GCS_PORT} " in head
-    assert f"--dashboard-host={cluster.LOOPBACK} --dashboard-port={cluster.DASHBOARD_PORT}" in head
+    assert f"--dashboard-host={LOOPBACK} --dashboard-port={cluster.DASHBOARD_PORT}" in head
     assert f"--address=head:{cluster.GCS_PORT} " in worker
     assert all(line.endswith(f"--metrics-export-port={cluster.METRICS_PORT}") for line in starts)
     assert text.count(f"RAY_AUTH_MODE={cluster.TOKEN_MODE}") == 3

@@ -1,8 +1,6 @@
 """`report.html` of a search: one page that needs no other file, and reads without its script.
 
-Values of a space, paths and errors may be anybody's text. The template escapes all of it,
-`printable` makes control characters visible, and the page allows itself one script by its digest
-(which sorts the table) and no request.
+The page allows itself one script by its digest (which sorts the table) and no request.
 """
 
 import base64
@@ -11,11 +9,11 @@ from dataclasses import dataclass
 from math import ceil, floor
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment
 from markupsafe import Markup
 
 from cifar_ray.config.spaces import describe, show
-from cifar_ray.errors import printable
+from cifar_ray.pages import page_environment
 from cifar_ray.training.search.proposals import importance
 from cifar_ray.training.search.record import Records, TrialRecord
 
@@ -81,7 +79,7 @@ def render(records: Records) -> str:
     environment = _environment()
     script = environment.loader.get_source(environment, SCRIPT)[0]  # type: ignore[union-attr]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _template(environment).render(
+    return environment.get_template(TEMPLATE).render(
         spec=records.spec,
         folder=Path(records.spec.run).name,
         trials=trials,
@@ -151,23 +149,11 @@ def chart(trials: list[TrialRecord], best: TrialRecord | None) -> Chart | None:
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("cifar_ray.training.search"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["printable"] = lambda text: printable(str(text))
+    environment = page_environment("cifar_ray.training.search")
     environment.filters["show"] = show
-    environment.filters["percent"] = lambda share: f"{100 * share:.2f} %"
     environment.filters["minutes"] = _minutes
     environment.filters["describe"] = describe
     return environment
-
-
-def _template(environment: Environment) -> Template:
-    return environment.get_template(TEMPLATE)
 
 
 def _minutes(seconds: float) -> str:

@@ -49,7 +49,7 @@ def refuse() -> None:
 @pytest.fixture
 def careful(monkeypatch: pytest.MonkeyPatch) -> Iterator[CarefulDecoding]:
     monkeypatch.setenv("PYTHONPATH", hooked_path())
-    watchdog = Watchdog(Limits(seconds=2.0, memory_bytes=400 * 2**20), refuse)
+    watchdog = Watchdog(Limits(seconds=2.0, memory_bytes=400 * 2**20), refuse, armed=False)
     decoding = CarefulDecoding(OPTIONS, PREPROCESS, watchdog)
     yield decoding
     watchdog.close()
@@ -99,7 +99,7 @@ def test_a_child_that_somebody_else_kills_costs_no_image_its_label(
 
 def test_a_watchdog_counts_its_own_looks_so_that_a_suspended_machine_blames_nobody() -> None:
     ended = threading.Event()
-    watchdog = Watchdog(Limits(seconds=0.5, memory_bytes=2**40), ended.set)
+    watchdog = Watchdog(Limits(seconds=0.5, memory_bytes=2**40), ended.set, armed=False)
     watchdog.begin(0)
     (watched,) = watchdog.watched.values()
     assert watched.until - watched.began == 6

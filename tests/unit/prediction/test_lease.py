@@ -84,7 +84,9 @@ def test_a_process_number_given_to_another_process_since_holds_nothing(store: Fo
     here = LeaseRecord.of_this_process()
     older = here.model_copy(update={"process_started": here.process_started - 100})
     store.write(LabellingRun.lease(1), older.to_bytes())
-    acquire(store).release()
+    taken = acquire(store)
+    assert taken.number == 2
+    taken.release()
 
 
 def test_another_machine_that_beats_is_left_alone_and_one_that_stands_still_is_followed(

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from cifar_ray.errors import printable
-from cifar_ray.prediction.report import Speed, bars, percent, write_report
+from cifar_ray.prediction.report import Speed, bars, write_report
 from cifar_ray.prediction.tally import (
     BATCH_ROWS,
     EXAMPLES_A_LABEL,
@@ -254,10 +254,4 @@ def test_bars_beyond_the_limit_become_one() -> None:
         ("b", 5, 1.0),
         ("c", 2, 0.4),
         ("2 others", 3, 0.6),
-    ]
-
-
-def test_percent_rounds_neither_to_none_nor_to_all() -> None:
-    assert [percent(share) for share in (0.0, 1e-9, 0.1234, 1 - 1e-9, 1.0)] == [
-        *("0.0 %", "< 0.1 %", "12.3 %", "> 99.9 %", "100.0 %")
     ]

@@ -11,8 +11,9 @@ import yaml
 
 import cifar_ray
 from cifar_ray.cli.main import app
-from cifar_ray.config.bot import KEY_VARIABLE, SERVICE_URL, TOKEN_VARIABLE
-from cifar_ray.config.serving import PORT, Limits, ServiceConfig
+from cifar_ray.config.addresses import SERVE_PORT, SERVICE_URL
+from cifar_ray.config.bot import KEY_VARIABLE, TOKEN_VARIABLE
+from cifar_ray.config.serving import Limits, ServiceConfig
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 FOLDER = REPOSITORY / "deploy" / "serve"
@@ -44,7 +45,7 @@ def test_serve_configs_build_the_application_that_the_code_has(name: str) -> Non
     schema = pytest.importorskip("ray.serve.schema")
     content = service_configs()[name]
     schema.ServeDeploySchema.model_validate(content)
-    assert content["http_options"]["port"] == PORT
+    assert content["http_options"]["port"] == SERVE_PORT
     (application,) = content["applications"]
     assert application["name"] == application_module.NAME
     module, _, function = application["import_path"].partition(":")
@@ -73,7 +74,7 @@ def test_ray_service_has_our_version_and_ray_s() -> None:
         p["name"]: p["containerPort"]
         for p in groups[0]["template"]["spec"]["containers"][0]["ports"]
     }
-    assert ports["serve"] == PORT
+    assert ports["serve"] == SERVE_PORT
 
 
 @pytest.mark.parametrize("name", ["cifar-ray-serve.service", "cifar-ray-bot.service"])
@@ -90,7 +91,7 @@ def test_units_start_verbs_with_options_that_there_are(name: str) -> None:
 def test_the_bot_s_unit_asks_where_the_service_s_unit_answers() -> None:
     bot, service = ((FOLDER / f"cifar-ray-{n}.service").read_text() for n in ("bot", "serve"))
     assert f"--service {SERVICE_URL}" in bot
-    assert f"--port {PORT}" in service
+    assert f"--port {SERVE_PORT}" in service
     assert TOKEN_VARIABLE in bot
     assert KEY_VARIABLE in bot
     assert not re.search(r"^Environment=.*(TOKEN|KEY)", bot, re.MULTILINE)

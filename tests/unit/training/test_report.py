@@ -8,7 +8,7 @@ from PIL import Image
 
 from cifar_ray.images.labels import CIFAR10
 from cifar_ray.runs import EvaluationRun
-from cifar_ray.training.report import Provenance, percent, write_report
+from cifar_ray.training.report import Provenance, write_report
 from tests.unit.training.evaluated import make_evaluation
 
 HOSTILE = '<img src=x onerror="hacked=1">'
@@ -102,11 +102,3 @@ def test_several_models_stand_side_by_side(tmp_path: Path) -> None:
         f"{first}-gradcam",
     } <= names
     assert "stale" not in names
-
-
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [(None, "–"), (0, "0.0 %"), (1, "100.0 %"), (0.99999, "> 99.9 %"), (1e-6, "< 0.1 %")],
-)
-def test_shares_are_not_rounded_to_all_or_nothing(share: float | None, text: str) -> None:
-    assert percent(share) == text

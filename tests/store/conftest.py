@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from tests.required import require
 from tests.store.proxy import FaultProxy
-from tests.store.servers import REGION, CephServer, MotoServer, Server
+from tests.store.servers import REGION, CephServer, MotoServer, Server, client_of
 
 HERE = Path(__file__).resolve().parent
 BUCKET = "images"
@@ -80,13 +79,3 @@ def prefix() -> str:
 def place(prefix: str) -> str:
     """The test's own part of the bucket, as a uri."""
     return f"s3://{BUCKET}/{prefix.rstrip('/')}"
-
-
-def client_of(server: Server, port: int) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=f"http://127.0.0.1:{port}",
-        region_name=REGION,
-        aws_access_key_id=server.access_key,
-        aws_secret_access_key=server.secret_key,
-    )

@@ -4,7 +4,8 @@ Starts the service with batching and without, asks each for the same images over
 one image a request, and prints images/s, latencies and lost requests. Between them the model alone
 labels as many images in the same process layout (decoded, in the largest batch), which is what the
 service could reach if HTTP, Ray Serve and decoding cost nothing. With `--fuzz N`, N damaged bodies
-are sent first, and the replica's memory before and after is printed.
+are sent first, and the replica's memory before and after is printed. 500 of the images are also
+labelled by `cifar-ray predict`'s engine, and the answers held against its rows.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import os
 import platform
 import random
 import socket
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -20,24 +22,32 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import quantiles
 
 import httpx
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from cifar_ray.config.addresses import LOOPBACK
 from cifar_ray.config.execution import ExecutionRequest
-from cifar_ray.config.serving import LOOPBACK, Limits, ServerOptions, ServiceConfig
+from cifar_ray.config.labelling import LabellingConfig
+from cifar_ray.config.serving import Limits, ServerOptions, ServiceConfig
 from cifar_ray.models.backends import open_backend, resolve_execution
 from cifar_ray.models.bundle import Bundle
 from cifar_ray.on_ray.serving.running import RunningService, running_service
+from cifar_ray.prediction.local import LocalEngine
+from cifar_ray.prediction.pipeline import label
+from cifar_ray.prediction.plan import Request, make_plan
 from tests.drawing import draw
 
 BATCHED, ALONE = (1, 4, 16), (1,)
 WARM_UP = 50
-PNG = {"content-type": "image/png"}
+ANY = {"content-type": "application/octet-stream"}
+COMPARED = 500
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,11 @@ def draw_images(number: int) -> list[bytes]:
         draw(rng, (32, 32), "RGB").save(buffer, "PNG")
         images.append(buffer.getvalue())
     return images
+
+
+def read_images(store: Path, number: int) -> list[bytes]:
+    paths = sorted(path for path in store.rglob("*") if path.is_file())
+    return [path.read_bytes() for path in paths[:number]]
 
 
 @contextmanager
@@ -82,7 +97,7 @@ def load(url: str, images: list[bytes], connections: int) -> tuple[float, list[f
         if not hasattr(local, "client"):
             local.client = httpx.Client(base_url=url, timeout=120)
         started = time.perf_counter()
-        answer = local.client.post("/v1/predict", content=data, headers=PNG)
+        answer = local.client.post("/v1/predict", content=data, headers=ANY)
         seconds = time.perf_counter() - started
         good = answer.status_code == 200 and answer.json()["results"][0]["status"] == "ok"
         return seconds, good
@@ -141,13 +156,39 @@ def fuzz(number: int, execution: ExecutionRequest) -> str:
         for count in range(number):
             if count in (number // 4, number - 1):  # after what the first ones make it load
                 memory.append(replica_memory())
-            answer = client.post("/v1/predict", content=damaged(), headers=PNG, timeout=60)
+            answer = client.post("/v1/predict", content=damaged(), headers=ANY, timeout=60)
             codes[answer.status_code] += 1
         alive = client.get("/readyz").status_code == 200
     before, after = (value / 2**20 for value in memory)
     said = ", ".join(f"{code}: {count:,}" for code, count in sorted(codes.items()))
     return (
         f"{number:,} damaged bodies: {said}; alive: {alive}; memory {before:.0f} → {after:.0f} MiB"
+    )
+
+
+def agreement(images: list[bytes], execution: ExecutionRequest) -> str:
+    """Label images with the engine and by the service; say how far their answers agree."""
+    with tempfile.TemporaryDirectory() as folder:
+        store, out = Path(folder, "store"), Path(folder, "out")
+        store.mkdir()
+        for number, data in enumerate(images):
+            (store / f"{number:05}.img").write_bytes(data)
+        plan = make_plan(Request(str(store), str(out), None, None, LabellingConfig(), execution))
+        engine = LocalEngine(plan.store.uri, plan.source.reference, 1, 10.0)
+        label(plan, engine, 1.0, lambda progress: None)
+        rows = pq.read_table(out / "predictions").sort_by("key").to_pylist()
+    with service(BATCHED, execution) as running, httpx.Client(base_url=running.url) as client:
+        answers = [
+            client.post("/v1/predict", content=data, headers=ANY, timeout=60).json()["results"][0]
+            for data in images
+        ]
+    pairs = list(zip(rows, answers, strict=True))
+    same = sum(row["label"] == answer["label"] for row, answer in pairs)
+    worst = max(abs(row["confidence"] - answer["confidence"]) for row, answer in pairs)
+    most = Counter(row["label"] for row in rows).most_common(1)[0][1] / len(rows)
+    return (
+        f"{len(rows)} images: {same} top-1 labels equal those of labelling; worst difference of "
+        f"confidences {worst:.1e}; the most frequent label is on {most:.0%} of them"
     )
 
 
@@ -172,12 +213,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--store", type=Path, help="take this folder's images, not drawn ones")
     parser.add_argument("--fuzz", type=int, default=0, metavar="N")
     arguments = parser.parse_args()
     cores = os.cpu_count() or 1
     execution = ExecutionRequest(device="cpu", precision="float32", threads=cores)
-    images = draw_images(arguments.images)
+    images = (
+        read_images(arguments.store, arguments.images)
+        if arguments.store
+        else draw_images(arguments.images)
+    )
     console = Console(width=100)
+    console.print(agreement(images[:COMPARED], execution))
     if arguments.fuzz:
         console.print(fuzz(arguments.fuzz, execution))
     results = [

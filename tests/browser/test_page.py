@@ -2,7 +2,6 @@
 
 import base64
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from cifar_ray.models.bundle import Bundle
 from cifar_ray.serving.app import create_app
 from cifar_ray.serving.service import Service
 from tests.drawing import draw_folder
-from tests.required import require
 from tests.serving import free_port, over_http
 
 pytestmark = pytest.mark.browser
@@ -56,13 +54,11 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    require("chromium", found, "there is no chromium on PATH")
+def browser(chromium: str) -> Iterator[Browser]:
     # The browser is the system's: the driver is to look for none of its own.
     os.environ["PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD"] = "1"
     with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=found, args=list(ARGUMENTS))
+        opened = driver.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
         yield opened
         opened.close()
 

@@ -1,14 +1,8 @@
 """The search report in a real browser: on a phone and a desk, sorted, and with hostile values."""
 
-import html
 import json
-import re
-import shutil
-import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +10,12 @@ import pytest
 
 from cifar_ray.training.search.record import Records
 from cifar_ray.training.search.report import write_report
-from tests.required import require
+from tests.browser.framed import look_at, served
 from tests.unit.training.search.recorded import ended, row, spec_of
 
 pytestmark = pytest.mark.browser
 
-# A page around the report, since the report itself lets no other script look at it.
-WRAPPER = """
-<iframe src="report.html" width="{width}" height="800" style="border: 0" {sandbox}></iframe>
-<pre id="seen"></pre>
-<script>
-addEventListener("load", () => {{
-  const page = document.querySelector("iframe").contentDocument;
+LOOK = """(() => {
   const rows = () => [...page.querySelectorAll(".trials tbody tr")];
   const column = () => rows().map((row) => row.cells[0].innerText);
   const buttons = [...page.querySelectorAll(".trials button")];
@@ -35,7 +23,7 @@ addEventListener("load", () => {{
   buttons[0]?.click();
   const down = column();
   buttons[0]?.click();
-  document.getElementById("seen").textContent = JSON.stringify({{
+  return {
     width: page.documentElement.scrollWidth,
     hacked: window.hacked === true,
     scripts: page.scripts.length,
@@ -43,26 +31,12 @@ addEventListener("load", () => {{
     curves: page.querySelectorAll("svg g").length,
     first, down, up: column(),
     headings: [...page.querySelectorAll("h2")].map((heading) => heading.textContent),
-  }});
-}});
-</script>
-"""
+  };
+})()"""
 NO_SCRIPTS = 'sandbox="allow-same-origin"'
 HOSTILE = '<img src=x onerror="parent.hacked = true"><script>parent.hacked = true</script>'
 NUM_TRIALS = 12
 Look = Callable[..., dict[str, Any]]
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep the test's output clean."""
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    require("chromium", found, "there is no chromium on PATH")
-    return str(found)
 
 
 def write_search(folder: Path) -> None:
@@ -86,26 +60,8 @@ def write_search(folder: Path) -> None:
 def look(chromium: str, tmp_path: Path) -> Iterator[Look]:
     folder = tmp_path / "search"
     write_search(folder)
-    handler = partial(QuietHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-
-        def look_at(width: int, sandbox: str = "") -> dict[str, Any]:
-            (folder / "wrapper.html").write_text(WRAPPER.format(width=width, sandbox=sandbox))
-            return seen(chromium, f"http://127.0.0.1:{server.server_port}/wrapper.html", tmp_path)
-
-        yield look_at
-        server.shutdown()
-
-
-def seen(chromium: str, url: str, folder: Path) -> dict[str, Any]:
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    command += ["--disable-background-networking", f"--user-data-dir={folder / 'profile'}", url]
-    dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    found = re.search(r'<pre id="seen">(.+?)</pre>', dom)
-    assert found is not None, dom
-    content: dict[str, Any] = json.loads(html.unescape(found[1]))
-    return content
+    with served(folder) as url:
+        yield partial(look_at, chromium, folder, url, LOOK)
 
 
 @pytest.mark.parametrize("width", [360, 1200])

@@ -1,33 +1,15 @@
 """`train` and `recipes` as a user gives them."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from cifar_ray.cli.main import run
 from cifar_ray.config.recipes import RECIPES
 from tests.drawing import draw_classes
-
-Cli = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run the command line in this process; exit code, and all that it printed."""
-
-    def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["cifar-ray", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            run()
-        captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out + captured.err
-
-    return call
+from tests.unit.cli.conftest import Cli
 
 
 def test_a_run_is_trained_again_from_its_folder_to_the_same_weights(

@@ -1,21 +1,13 @@
+"""What only a folder does; what every store does alike is in tests/store/test_stores.py."""
+
 import errno
 import os
-import threading
 from pathlib import Path
 
 import pytest
 
 from cifar_ray.errors import Unfinished
 from cifar_ray.storage import FolderStore
-
-
-def test_a_write_replaces_and_leaves_nothing_unfinished(tmp_path: Path) -> None:
-    store = FolderStore(tmp_path)
-    store.write("a/b.bin", b"one")
-    store.write("a/b.bin", b"two")
-    assert store.read("a/b.bin") == b"two"
-    assert store.names("a") == ["b.bin"]
-    assert store.names("_tmp") == []
 
 
 def test_names_come_with_the_times_at_which_they_were_written(tmp_path: Path) -> None:
@@ -25,25 +17,6 @@ def test_names_come_with_the_times_at_which_they_were_written(tmp_path: Path) ->
         store.write(name, b"")
         os.utime(tmp_path / name, (number, number))
     assert store.written("a", "x-") == [("x-1", 0.0), ("x-2", 1.0)]
-
-
-def test_of_many_that_create_one_file_one_wins_and_its_bytes_stay(tmp_path: Path) -> None:
-    store = FolderStore(tmp_path)
-    won: list[int] = []
-    start = threading.Barrier(8)
-
-    def create(number: int) -> None:
-        start.wait()
-        if store.create("chunk", str(number).encode()):
-            won.append(number)
-
-    threads = [threading.Thread(target=create, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(won) == 1
-    assert store.read("chunk") == str(won[0]).encode()
 
 
 def test_create_without_hard_links_still_never_overwrites(
@@ -65,15 +38,6 @@ def half_a_write(store: FolderStore, error: BaseException) -> None:
     with store.staged("x") as path:
         path.write_bytes(b"half")
         raise error
-
-
-def test_a_staged_file_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
-    store = FolderStore(tmp_path)
-    store.write("x", b"old")
-    with pytest.raises(RuntimeError):
-        half_a_write(store, RuntimeError())
-    assert store.read("x") == b"old"
-    assert store.names("_tmp") == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

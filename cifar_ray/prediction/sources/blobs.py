@@ -40,9 +40,6 @@ class Blobs(Protocol):
     def where(self, name: bytes) -> str:
         """Return a file's path or uri as a user writes it, for messages."""
 
-    def uri(self, name: bytes) -> str:
-        """Return the uri that opens a file."""
-
     def everything(self) -> Listing:
         """Return the listing of all files below the root, hidden ones and other kinds too."""
 
@@ -75,6 +72,13 @@ def blobs_below(folder: str) -> Blobs:
 
         return S3Blobs(S3Address.parse(folder))
     return FolderBlobs(Path(folder))
+
+
+def uri_below(folder: str, name: bytes) -> str:
+    """Return the uri that opens a file; a key stands in it as it is."""
+    if folder.startswith(S3_SCHEME):
+        return f"{folder.rstrip('/')}/{name.decode()}"
+    return f"file://{quote(os.fsencode(folder))}/{quote(name)}"
 
 
 def split_file(uri: str) -> tuple[str, bytes]:
@@ -125,10 +129,6 @@ class FolderBlobs:
     def where(self, name: bytes) -> str:
         """Return the path."""
         return os.fsdecode(self._path(name))
-
-    def uri(self, name: bytes) -> str:
-        """Return the `file://` uri."""
-        return f"file://{quote(self.root)}/{quote(name)}"
 
     def everything(self) -> Listing:
         """Return the listing of the folder."""

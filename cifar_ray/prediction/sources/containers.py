@@ -24,7 +24,14 @@ from cifar_ray.prediction.sources.base import (
     encode_key,
     skipped_kind,
 )
-from cifar_ray.prediction.sources.blobs import Blob, Blobs, Version, blobs_below, split_file
+from cifar_ray.prediction.sources.blobs import (
+    Blob,
+    Blobs,
+    Version,
+    blobs_below,
+    split_file,
+    uri_below,
+)
 
 WHOLE_FOLDER = "**/*"
 """The pattern of a folder that was given without one."""
@@ -106,7 +113,7 @@ class ContainerSource:
         """Return `file://…/container#member`, or `s3://…`."""
         name, _ = split_locator(entry)
         member = entry.key[len(self.containers.prefix(name)) :]
-        return f"{self.containers.blobs().uri(name)}#{quote(member)}"
+        return f"{uri_below(self.containers.root, name)}#{quote(member)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NoReturn, cast
 
 from cifar_ray.errors import ImageFault, InputError, StoreUnavailable
 from cifar_ray.prediction.sources.base import Listing
-from cifar_ray.prediction.sources.blobs import EVERYTHING, Blob, Version
+from cifar_ray.prediction.sources.blobs import EVERYTHING, Blob, Version, uri_below
 from cifar_ray.prediction.sources.s3 import S3Listing
 from cifar_ray.storage.s3_address import S3Address
 from cifar_ray.storage.s3_bucket import PATIENCE_S, Bucket
@@ -46,11 +46,7 @@ class S3Blobs:
 
     def where(self, name: bytes) -> str:
         """Return the uri."""
-        return self.uri(name)
-
-    def uri(self, name: bytes) -> str:
-        """Return the `s3://` uri; the key stands in it as it is."""
-        return f"s3://{self.address.bucket}/{self._key(name)}"
+        return uri_below(self.address.uri, name)
 
     def everything(self) -> Listing:
         """Return the listing of the prefix."""
@@ -61,7 +57,7 @@ class S3Blobs:
         try:
             etag, size_bytes = look_at_object(self.bucket, self._key(name))
         except S3Fault as fault:
-            reason = explain(fault, self.uri(name), self.bucket.endpoint)
+            reason = explain(fault, self.where(name), self.bucket.endpoint)
             if fault.kind in _OF_THE_STORE:
                 raise StoreUnavailable(f"{reason} Give the same command again.") from None
             raise InputError(f"{reason} Bring it back, or give another SOURCE.") from None
@@ -157,7 +153,7 @@ class S3Blobs:
     def _raise(self, fault: S3Fault, file: Version) -> NoReturn:
         if fault.kind is FaultKind.PRECONDITION:
             raise _changed() from None
-        reason = explain(fault, self.uri(file.name), self.bucket.endpoint)
+        reason = explain(fault, self.where(file.name), self.bucket.endpoint)
         raise StoreUnavailable(
             f"{reason} It holds images, none of which is blamed for it; mend it and give the same "
             "command again."

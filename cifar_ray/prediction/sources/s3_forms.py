@@ -1,7 +1,6 @@
 """What a SOURCE in a bucket is: a prefix of images or of containers, a manifest, a container."""
 
 from collections import Counter
-from itertools import islice
 
 from cifar_ray.config.labelling import LabellingConfig, SourceKind, SourceReference
 from cifar_ray.errors import InputError
@@ -14,9 +13,6 @@ from cifar_ray.prediction.sources.s3 import S3Listing
 from cifar_ray.storage.s3_address import S3Address
 from cifar_ray.storage.s3_bucket import Bucket
 from cifar_ray.storage.s3_faults import S3Fault, explain
-
-KEYS_LOOKED_AT = 10_000
-"""To tell a prefix of containers from one of images."""
 
 
 def find_in_bucket(text: str, root: str | None, columns: tuple[str, ...]) -> SourceReference:
@@ -50,7 +46,7 @@ def _prefix(address: S3Address) -> SourceReference:
     """Tell a prefix of images from one of containers: one that holds nothing else to label."""
     kinds: Counter[SourceKind] = Counter()
     images = SourceReference(kind="s3", uri=address.uri)
-    for item in islice(S3Listing(address, LabellingConfig()).entries(None), KEYS_LOOKED_AT):
+    for item in S3Listing(address, LabellingConfig()).entries(None):
         if isinstance(item, Entry):
             return images
         for kind, format_ in FORMATS.items():

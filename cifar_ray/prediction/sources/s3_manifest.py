@@ -36,15 +36,11 @@ class S3ManifestSource:
     @property
     def places(self) -> "S3Places":
         """Where its uris lead."""
-        own = S3Address.parse(split_file(self.reference.uri)[0] if self._in_bucket else "s3://none")
-        if self.reference.root is None:
-            return S3Places(S3Address(own.bucket, ""), own.prefix)
-        root = S3Address.parse(self.reference.root)
-        return S3Places(root, root.prefix)
-
-    @property
-    def _in_bucket(self) -> bool:
-        return self.reference.uri.startswith(S3_SCHEME)
+        if self.reference.root is not None:
+            root = S3Address.parse(self.reference.root)
+            return S3Places(root, root.prefix)
+        own = S3Address.parse(split_file(self.reference.uri)[0])
+        return S3Places(S3Address(own.bucket, ""), own.prefix)
 
     def listing(self, range_number: int) -> "S3ManifestListing":
         """Return the listing; a manifest is one range."""

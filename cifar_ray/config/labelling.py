@@ -89,6 +89,11 @@ class SourceReference(_Config):
         """Whether it names each image once, in the order of keys."""
         return self.kind in ("folder", "s3")
 
+    @property
+    def in_bucket(self) -> bool:
+        """Whether its images lie in a bucket."""
+        return (self.root or self.uri).startswith("s3://")
+
     def without_ranges(self) -> "SourceReference":
         """Return what a reader needs, which is small whatever the store is."""
         return self.model_copy(update={"ranges": ()})

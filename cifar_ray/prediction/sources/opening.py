@@ -67,7 +67,7 @@ def _open(reference: SourceReference, config: LabellingConfig) -> Source:
 
         return S3Source(reference, config)
     if reference.kind == "manifest":
-        if (reference.root or reference.uri).startswith(S3_SCHEME):
+        if reference.in_bucket:
             from cifar_ray.prediction.sources.s3_manifest import S3ManifestSource
 
             return S3ManifestSource(reference, config)

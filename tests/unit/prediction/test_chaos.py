@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.chaos.__main__ import laboratory
+from benchmarks.chaos.laboratory import laboratory
 from benchmarks.chaos.plants import KILL_FOR
 from benchmarks.chaos.trials import EQUAL, Laboratory, Token
 

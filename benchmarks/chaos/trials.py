@@ -69,15 +69,16 @@ class Laboratory:
             done = self.label(out, tokens)
             if done.returncode not in (0, KILLED):
                 faults.append(ended(done))
-            found, counted = took(tokens)
-            taken += found
-            faults += half_parts(open_store(out)) if counted else []
+            taken += took(tokens, faults)
+            faults += half_parts(open_store(out))
         shutil.rmtree(tokens)
         tokens.mkdir()
         done = self.label(out, tokens)
         if done.returncode:
             faults.append(ended(done))
         verdict = faults[0] if faults else self.judge(out)
+        if not taken and verdict != EQUAL:
+            raise RuntimeError(f"nobody was killed, and yet: {verdict}")
         shutil.rmtree(out, ignore_errors=True)  # In a bucket it may stay.
         return [Kill(*token, parts, verdict) for token, parts in taken]
 
@@ -117,18 +118,20 @@ class Laboratory:
         return EQUAL if verified.returncode == 0 else f"verify: {ended(verified)}"
 
 
-def took(tokens: Path) -> tuple[list[tuple[Token, int]], bool]:
-    """Return the kills that count, with the parts present, and whether anybody was killed.
+def took(tokens: Path, faults: list[str]) -> list[tuple[Token, int]]:
+    """Return the kills that count, with the parts present; add what was wrong at that moment.
 
     A kill before the first key was listed is none.
     """
     found = []
     names = [path.name for path in tokens.iterdir() if path.name.startswith("taken.")]
     for name in sorted(names):
-        _, stage, victim, call, chunks, num_parts = name.split(".")
+        _, stage, victim, call, chunks, num_parts, num_half = name.split(".")
+        if int(num_half):
+            faults.append(f"{num_half} half parts when the {victim} died")
         if stage == "listing" or int(chunks):
             found.append((Token(stage, victim, int(call)), int(num_parts)))
-    return found, bool(names)
+    return found
 
 
 def parts(store: Store) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ from cifar_ray.config.labelling import LabellingConfig
 from cifar_ray.errors import ImageFault, InputError, StoreUnavailable
 from cifar_ray.prediction.local import LocalEngine
 from cifar_ray.prediction.pipeline import label
-from cifar_ray.prediction.plan import Request, make_plan
+from cifar_ray.prediction.plan import Request, destination_store, make_plan
 from cifar_ray.prediction.sources import Source, find_source, s3_blobs
 from cifar_ray.storage import Store, open_store
 from tests.drawing import draw_folder
@@ -164,6 +164,8 @@ def test_a_prefix_that_holds_containers_alone_is_one_of_them(
     last = entries[-1]
     assert source.fetcher().fetch(last) == (folder / last.key.split("2.tar/")[1]).read_bytes()
     assert listed(source, entries[len(below)].cursor) == entries[len(below) + 1 :]
+    with pytest.raises(InputError, match="lies inside SOURCE"):
+        destination_store(f"{place}/shards/out", source.reference)
     upload(folder / "no-extension", "shards/more/3.jpg")
     assert open_form(f"{place}/shards").reference.kind == "s3"
 

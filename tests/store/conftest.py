@@ -19,8 +19,12 @@ BUCKET = "images"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if HERE in item.path.parents:
-            item.add_marker("store")
+        if HERE not in item.path.parents:
+            continue
+        item.add_marker("store")
+        # Forms need no more of a store than the other tests try; Ceph takes its time.
+        if item.path.name == "test_s3_forms.py" and "ceph" in item.name:
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session", params=["moto", "ceph"])

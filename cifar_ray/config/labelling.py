@@ -79,8 +79,8 @@ class SourceReference(_Config):
     pattern: str | None = None
     """Containers alone: which files below the folder `uri`; None if `uri` is a container."""
     root: str | None = None
-    """Manifests alone: the folder or prefix below which every uri lies; None for the bucket that the
-    manifest itself lies in."""
+    """Manifests alone: the folder or prefix below which every uri lies; None for the bucket that
+    the manifest itself lies in."""
     digest: str | None = None
     """Manifests alone: of the file; a changed one is another listing."""
     carried: tuple[CarriedColumn, ...] = ()

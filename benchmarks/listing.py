@@ -127,7 +127,7 @@ def worker(destination: str, reference: str) -> None:
         print(to_line(ShardDone(str(name), footer, None, {})), end="", flush=True)
 
 
-def driver(destination: str) -> None:
+def driver(destination: str, images_per_shard: int | None) -> None:
     """Label with the stub, and print what it took as JSON."""
     from cifar_ray.config.execution import ExecutionRequest
     from cifar_ray.config.labelling import LabellingConfig
@@ -138,9 +138,8 @@ def driver(destination: str) -> None:
 
     process = psutil.Process()
     started = time.monotonic()
-    request = Request(
-        f"s3://{BUCKET}", destination, None, None, LabellingConfig(), ExecutionRequest()
-    )
+    config = LabellingConfig(images_per_shard=images_per_shard)
+    request = Request(f"s3://{BUCKET}", destination, None, None, config, ExecutionRequest())
     plan = make_plan(request)
     rss_before = process.memory_info().rss
     engine = LocalEngine(plan.store.uri, plan.source.reference, 1, 60.0)
@@ -196,7 +195,7 @@ class Peak(threading.Thread):
         return self.rss
 
 
-def measure(num_keys: int, latency_s: float) -> dict[str, float]:
+def measure(num_keys: int, latency_s: float, images_per_shard: int | None) -> dict[str, float]:
     """Run a driver in a fresh process against a listing of so many keys."""
     http = server(num_keys, latency_s)
     threading.Thread(target=http.serve_forever, daemon=True).start()
@@ -210,6 +209,8 @@ def measure(num_keys: int, latency_s: float) -> dict[str, float]:
     try:
         with tempfile.TemporaryDirectory(prefix="listing-") as folder:
             command = [sys.executable, "-m", WORKER, "--driver", str(Path(folder) / "out")]
+            if images_per_shard is not None:
+                command += ["--images-per-shard", str(images_per_shard)]
             done = subprocess.run(
                 command, env=environment, stdout=subprocess.PIPE, text=True, check=True
             )
@@ -223,6 +224,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keys", type=int, action="append")
     parser.add_argument("--latency", type=float, default=0.08, help="seconds a page of a listing")
+    parser.add_argument("--images-per-shard", type=int, help="default: as a run has them")
     parser.add_argument("--driver", metavar="DEST", help=argparse.SUPPRESS)
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -230,14 +232,14 @@ def main() -> None:
         worker(*options.worker)
         return
     if options.driver:
-        driver(options.driver)
+        driver(options.driver, options.images_per_shard)
         return
     print(
         "keys        parts   first part s   listed s   labelled s   seal s   verify s   "
         "driver MiB, before and peak"
     )
     for num_keys in options.keys or [10_000, 100_000, 1_000_000]:
-        found = measure(num_keys, options.latency)
+        found = measure(num_keys, options.latency, options.images_per_shard)
         print(
             f"{found['keys']:<11,} {found['parts']:<7} {found['first part']:<14.1f} "
             f"{found['listed']:<10.1f} {found['labelled']:<12.1f} {found['seal']:<8.1f} "

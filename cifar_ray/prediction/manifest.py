@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import repeat
@@ -25,7 +25,6 @@ from cifar_ray.storage import Store
 
 GROWING_SIZES = ((8, 128), (32, 512), (256, 2048))
 FULL_SIZE = 16_384
-BATCH_ROWS = 1024
 METADATA = b"cifar_ray.shard"
 CARRIED = "carried."
 """Stands before the names of columns that are SOURCE's own."""
@@ -79,7 +78,7 @@ class RangeEnd:
     skipped: dict[str, int]
 
 
-def entries_digest(entries: Iterable[Entry]) -> str:
+def entries_digest(entries: list[Entry]) -> str:
     """SHA-256 (hex) of keys, versions, sizes and what is carried, in order."""
     digest = hashlib.sha256()
     for entry in entries:
@@ -231,20 +230,17 @@ class Manifest:
 
     def entries(self, shard: ShardName) -> list[Entry]:
         """Return a shard's images, in order."""
-        return list(self.each_entry(shard))
-
-    def each_entry(self, shard: ShardName) -> Iterator[Entry]:
-        """Yield a shard's images, in order; as objects they take ten times what the table does."""
         name = LabellingRun.manifest_chunk(shard)
         with self.store.open(name) as file, _undamaged(name):
-            for batch in pq.read_table(file).to_batches(max_chunksize=BATCH_ROWS):
-                columns = batch.to_pydict()
-                facts = [columns[column] for column in SCHEMA.names]
-                carried = [values for name, values in columns.items() if name.startswith(CARRIED)]
-                # Nothing carried has no end.
-                further = zip(*carried, strict=True) if carried else repeat(())
-                for key, version, size_bytes, locator, more in zip(*facts, further, strict=False):
-                    yield Entry(key, version, size_bytes, locator, carried=more)
+            columns = pq.read_table(file).to_pydict()
+            facts = [columns[column] for column in SCHEMA.names]
+            carried = [values for column, values in columns.items() if column.startswith(CARRIED)]
+            # Nothing carried has no end.
+            further = zip(*carried, strict=True) if carried else repeat(())
+            return [
+                Entry(key, version, size_bytes, locator, carried=more)
+                for key, version, size_bytes, locator, more in zip(*facts, further, strict=False)
+            ]
 
     def keys(self, shard: ShardName) -> list[str]:
         """Return a shard's keys alone, in order."""

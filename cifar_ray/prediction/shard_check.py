@@ -111,7 +111,7 @@ def _contents(
     """Return what is wrong with a part's rows, or None."""
     if not fits(footer, record_digest, name, counts):
         return "its part is of another run, another shard or another listing"
-    if entries_digest(manifest.each_entry(name)) != counts.digest:
+    if entries_digest(manifest.entries(name)) != counts.digest:
         return "its listing does not hold the images that it says"
     known = pc.not_equal(chunk["size_bytes"], UNKNOWN_SIZE)
     sizes = part["size_bytes"].filter(known).equals(chunk["size_bytes"].filter(known))

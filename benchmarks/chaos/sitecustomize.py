@@ -3,6 +3,7 @@
 Python imports this module by itself from a folder on PYTHONPATH. `CHAOS_TOKENS` names a folder of
 tokens `STAGE.VICTIM.CALL`: the first process of that kind that comes to that call of that stage
 takes the token away and dies. So each token kills once, whoever is started again afterwards.
+`CHAOS_PLANT` names a fault of `plants.py`, for the harness to find.
 """
 
 import importlib
@@ -16,19 +17,24 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
-# Where each stage is entered: after the chunk's rows are known, before its file; with the image's
-# name known, before its bytes; with a batch decoded, before the model; with a temporary file
-# written and synced, before its final name; with every part there, before, amid and after the sums.
+# Where each stage is entered: with the chunk's rows known, before its file; with the image's name
+# known, before its bytes; with a batch decoded, before the model (a driver: as it takes an event);
+# with a temporary file written and synced, before its final name (on S3: with the bytes in hand,
+# before the put); with every part there, before, amid and after the sums, and before the receipt.
 STAGES = {
     "listing": [("cifar_ray.prediction.manifest", "Manifest._create")],
     "fetching": [
         ("cifar_ray.prediction.sources.folder_fetch", "FolderFetcher.fetch"),
         ("cifar_ray.prediction.sources.s3_fetch", "S3Fetcher.fetch"),
     ],
-    "classifying": [("cifar_ray.prediction.classify", "Classifying._submit")],
+    "classifying": [
+        ("cifar_ray.prediction.classify", "Classifying._submit"),
+        ("cifar_ray.prediction.pipeline", "follow"),
+    ],
     "writing": [
-        ("cifar_ray.storage.folder", "_sync_folder"),
-        ("cifar_ray.storage.s3", "S3Store.write"),
+        ("cifar_ray.storage.folder", "FolderStore._target"),
+        ("cifar_ray.storage.s3", "S3Store._put"),
+        ("cifar_ray.storage.s3", "S3Store._upload"),
     ],
     "sealing": [
         ("cifar_ray.prediction.sealing", "_facts"),
@@ -37,25 +43,35 @@ STAGES = {
         ("cifar_ray.prediction.receipt", "seal"),
     ],
 }
-WORKER_MODULES = ("cifar_ray.prediction.worker", "ray._private.workers.default_worker")
+WORKER_MODULES = ("cifar_ray.prediction.worker", "default_worker.py")
 calls: Counter[str] = Counter()
 
 
 def victim() -> str:
     command = " ".join(sys.orig_argv)
-    is_worker = any(name in command or name.split(".")[-1] in command for name in WORKER_MODULES)
-    return "worker" if is_worker else "driver"
+    return "worker" if any(name in command for name in WORKER_MODULES) else "driver"
 
 
 def die_if_chosen(stage: str) -> None:
     calls[stage] += 1
     folder = Path(os.environ["CHAOS_TOKENS"])
     token = folder / f"{stage}.{victim()}.{calls[stage]}"
+    if not token.exists():
+        return
+    from benchmarks.chaos.trials import half_parts
+    from cifar_ray.storage import open_store
+
+    store = open_store(os.environ["CHAOS_DEST"])
+    chunks, parts = len(store.names("_manifest", "shard-")), len(store.names("predictions"))
     try:
-        token.rename(folder / f"taken.{os.getpid()}.{token.name}")
+        token.rename(folder / f"taken.{token.name}.{chunks}.{parts}.{len(half_parts(store))}")
     except FileNotFoundError:
         return
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def is_part(arguments: tuple[object, ...]) -> bool:
+    return any(isinstance(value, str) and "predictions/" in value for value in arguments)
 
 
 def wrap(module: ModuleType, path: str, stage: str) -> None:
@@ -66,42 +82,57 @@ def wrap(module: ModuleType, path: str, stage: str) -> None:
     function = getattr(owner, name)
 
     def wrapped(*args: object, **kwargs: object) -> object:
-        die_if_chosen(stage)
+        # Of what a worker writes, the parts matter, not its marks.
+        if stage != "writing" or victim() == "driver" or is_part(args):
+            die_if_chosen(stage)
         return function(*args, **kwargs)
 
     setattr(owner, name, wrapped)
 
 
+def changes() -> dict[str, list[tuple[object, tuple[str, ...]]]]:
+    """Return what is done to each module once it is loaded: a function, and its arguments."""
+    found: dict[str, list[tuple[object, tuple[str, ...]]]] = {}
+    if "CHAOS_PLANT" in os.environ:
+        import plants  # type: ignore[import-not-found]
+
+        for module, plant in plants.PLANTS[os.environ["CHAOS_PLANT"]]:
+            found.setdefault(module, []).append((plant, ()))
+    for stage, places in STAGES.items():
+        for module, function in places:
+            found.setdefault(module, []).append((wrap, (function, stage)))
+    return found
+
+
 class Finder(importlib.abc.MetaPathFinder):
-    """Lets the import system find a module, and wraps its functions once it is loaded."""
+    """Lets the import system find a module, and changes it once it is loaded."""
+
+    def __init__(self) -> None:
+        self.changes = changes()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        wanted = [
-            (function, stage)
-            for stage, places in STAGES.items()
-            for module, function in places
-            if module == name
-        ]
-        if not wanted:
+        if name not in self.changes:
             return None
         for finder in sys.meta_path:
             if finder is self or not hasattr(finder, "find_spec"):
                 continue
             spec = finder.find_spec(name, path, target)
             if spec is not None and spec.loader is not None:
-                spec.loader.exec_module = self.loading(spec.loader.exec_module, wanted)  # type: ignore[method-assign]
+                spec.loader.exec_module = self.loading(  # type: ignore[method-assign]
+                    spec.loader.exec_module, self.changes[name]
+                )
                 return spec
         return None
 
-    def loading(self, load: object, wanted: list[tuple[str, str]]) -> object:
-        def load_and_wrap(module: ModuleType) -> None:
+    def loading(self, load: object, changes: list[tuple[object, tuple[str, ...]]]) -> object:
+        def load_and_change(module: ModuleType) -> None:
             load(module)  # type: ignore[operator]
-            for function, stage in wanted:
-                wrap(module, function, stage)
+            for change, arguments in changes:
+                change(module, *arguments)  # type: ignore[operator]
 
-        return load_and_wrap
+        return load_and_change
 
 
 if "CHAOS_TOKENS" in os.environ:

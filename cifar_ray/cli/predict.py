@@ -58,7 +58,7 @@ def predict(
             metavar="SOURCE",
             help="A folder of images, or s3://BUCKET/PREFIX; a manifest (.parquet, .csv, .jsonl "
             "with a column uri); a .tar, .zip or .parquet with images in it, or a folder or a "
-            "quoted pattern of those.",
+            "quoted pattern of those. Files of these kinds may lie in a bucket, too.",
         ),
     ],
     out: Annotated[str, typer.Option(metavar="DEST", help="Where results go: a new folder.")],
@@ -108,7 +108,10 @@ def predict(
     ] = None,
     root: Annotated[
         str | None,
-        typer.Option(help="The folder below which a manifest's uris lie. Default: its own."),
+        typer.Option(
+            help="The folder, or s3://BUCKET/PREFIX, below which a manifest's uris lie. Default: "
+            "its own folder or bucket."
+        ),
     ] = None,
     columns: Annotated[
         str | None,

@@ -79,7 +79,8 @@ class SourceReference(_Config):
     pattern: str | None = None
     """Containers alone: which files below the folder `uri`; None if `uri` is a container."""
     root: str | None = None
-    """Manifests alone: the folder or bucket below which every uri lies."""
+    """Manifests alone: the folder or prefix below which every uri lies; None for the bucket that
+    the manifest itself lies in."""
     digest: str | None = None
     """Manifests alone: of the file; a changed one is another listing."""
     carried: tuple[CarriedColumn, ...] = ()
@@ -88,6 +89,11 @@ class SourceReference(_Config):
     def ordered(self) -> bool:
         """Whether it names each image once, in the order of keys."""
         return self.kind in ("folder", "s3")
+
+    @property
+    def in_bucket(self) -> bool:
+        """Whether its images lie in a bucket."""
+        return (self.root or self.uri).startswith("s3://")
 
     def without_ranges(self) -> "SourceReference":
         """Return what a reader needs, which is small whatever the store is."""

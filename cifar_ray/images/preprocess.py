@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cifar_ray.errors import ImageFault
 from cifar_ray.images.decode import MAX_PIXELS, DecodeOptions, Decoder, Pixels
 
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -74,9 +75,14 @@ class Preprocess(BaseModel):
         return DecodeOptions(decoder, self.scale_to if scaling else None, max_pixels)
 
     def apply(self, pixels: Pixels) -> Pixels:
-        """Map H×W×3 uint8 to contiguous S×S×3 uint8; the input itself if it has that size."""
+        """Map H×W×3 uint8 to contiguous S×S×3 uint8; the input itself if it has that size.
+
+        Raises `ImageFault` for an image so narrow that resizing its short side would make it huge.
+        """
         height, width = pixels.shape[:2]
         size = self._resized(width, height)
+        if size[0] * size[1] > MAX_PIXELS:
+            raise ImageFault("too_large", "the image is too narrow for its length to be resized")
         crop = self.crop
         if size == (width, height) and crop in (None, width) and width == height:
             return np.ascontiguousarray(pixels)

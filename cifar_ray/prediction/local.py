@@ -79,13 +79,11 @@ class LocalEngine:
         self.stopped = False
 
     def run(self, shards: Iterable[ListedShard]) -> Generator[RunEvent, None, None]:
-        """Label every shard that has no part; workers start while the listing does."""
+        """Label every shard that has no part; workers start as the listing finds work for them."""
         self.inbox, self.workers = queue.Queue(), []
         self.listing, self.stopped = True, False
         threading.Thread(target=self._list, args=(shards,), daemon=True).start()
         try:
-            for _ in range(self.num_workers):
-                self._start_worker()
             while not self._finished():
                 yield from self._handle()
                 self._assign()
@@ -128,6 +126,8 @@ class LocalEngine:
             yield item
         elif isinstance(item, ShardName):
             self.ready.append(item)
+            if len(self.workers) < self.num_workers:
+                self._start_worker()
         elif isinstance(item, _Ended):
             self._ended(item)
         else:

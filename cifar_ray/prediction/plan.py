@@ -33,7 +33,7 @@ from cifar_ray.prediction.sources import (
 )
 from cifar_ray.prediction.suitability import unlike_training_images
 from cifar_ray.runs import LabellingRun
-from cifar_ray.storage import FolderStore, S3Address, Store, open_store
+from cifar_ray.storage import S3_SCHEME, FolderStore, S3Address, Store, open_store
 
 FIRST_IMAGES = 50
 OPTIONS = {
@@ -141,7 +141,9 @@ def settle(prepared: Prepared) -> Plan:
         execution=resolve_execution(request.execution, bundle.spec),
         bundle=BundleReference(id=bundle.id, digest=bundle.digest),
         source=reference,
-        warnings=unlike_training_images(prepared.first, source.fetcher(), bundle.spec),
+        warnings=unlike_training_images(
+            prepared.first, source.fetcher(), bundle.spec, request.config.decode_memory_mb * 2**20
+        ),
     )
     store_bundle(store, bundle)
     if not store.create(LabellingRun.RECORD, record.to_bytes()):
@@ -173,7 +175,8 @@ def _lies_inside(store: Store, source: SourceReference) -> bool:
     if isinstance(store, FolderStore):
         resolved, root = store.root.resolve(), Path(source.uri).resolve()
         return source.kind in FOLDERS and (resolved == root or root in resolved.parents)
-    return source.kind == "s3" and S3Address.parse(source.uri).contains(S3Address.parse(store.uri))
+    in_bucket = source.uri.startswith(S3_SCHEME)
+    return in_bucket and S3Address.parse(source.uri).contains(S3Address.parse(store.uri))
 
 
 def open_bundle(model: str | None, weights: Path | None) -> Bundle:

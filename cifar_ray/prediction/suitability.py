@@ -1,26 +1,41 @@
 """Are these images like those that the model was trained on? If not, labels are guesses."""
 
-import io
-from collections.abc import Sequence
-
-from PIL import Image
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 
 from cifar_ray.errors import ImageFault
-from cifar_ray.images.decode import PILLOW_FAULTS
+from cifar_ray.images.formats import sniff
+from cifar_ray.images.jpeg_header import read_jpeg_header
 from cifar_ray.models.bundle_spec import BundleSpec
+from cifar_ray.prediction.care import CarefulDecoding
 from cifar_ray.prediction.sources import Entry, Fetcher
+from cifar_ray.prediction.watchdog import Limits, Watchdog
 
 SIZE_TOLERANCE = 2.0
 """How far beyond the training images' sizes the median image may lie, as a factor."""
 
+SECONDS = 15.0
+"""After which the images looked at so far have to do; also what one of them may take."""
+_PNG_SIZE = struct.Struct(">16xII")
+
 
 def unlike_training_images(
-    entries: Sequence[Entry], fetcher: Fetcher, spec: BundleSpec
+    entries: Sequence[Entry], fetcher: Fetcher, spec: BundleSpec, memory_bytes: int
 ) -> tuple[str, ...]:
-    """Return a warning if the images' sizes are not those of the training images."""
+    """Return a warning if the images' sizes are not those of the training images.
+
+    No file can crash this process; `memory_bytes` is what decoding one may take.
+    """
     trained = spec.trained_on
-    sizes = [size for entry in entries if (size := _size(fetcher, entry)) is not None]
-    if trained.image_width is None or trained.image_height is None or not sizes:
+    if trained.image_width is None or trained.image_height is None:
+        return ()
+    with closing(Watchdog(Limits(SECONDS, memory_bytes), armed=False)) as watchdog:
+        options = spec.preprocess.decode_options("pillow", scaling=True)
+        with closing(CarefulDecoding(options, spec.preprocess, watchdog)) as careful:
+            sizes = list(_sizes(entries, fetcher, careful))
+    if not sizes:
         return ()
     width = sorted(width for width, _ in sizes)[len(sizes) // 2]
     height = sorted(height for _, height in sizes)[len(sizes) // 2]
@@ -51,13 +66,27 @@ def energy_warning(median: float | None, spec: BundleSpec) -> str | None:
     )
 
 
-def _size(fetcher: Fetcher, entry: Entry) -> tuple[int, int] | None:
-    """Return width and height by the header; None where there is none to be read."""
-    try:
-        with Image.open(io.BytesIO(fetcher.fetch(entry))) as image:
-            return image.size
-    except (ImageFault, *PILLOW_FAULTS):
-        return None
+def _sizes(
+    entries: Sequence[Entry], fetcher: Fetcher, careful: CarefulDecoding
+) -> Iterator[tuple[int, int]]:
+    until = time.monotonic() + SECONDS
+    for entry in entries:
+        if time.monotonic() > until:
+            return
+        with suppress(ImageFault):
+            yield _size(fetcher.fetch(entry), careful)
+
+
+def _size(data: bytes, careful: CarefulDecoding) -> tuple[int, int]:
+    """Return width and height; `ImageFault` where there are none to be read."""
+    name = sniff(data)
+    if name == "JPEG" and (header := read_jpeg_header(data)) is not None:
+        return header.width, header.height
+    if name == "PNG" and len(data) >= _PNG_SIZE.size:
+        width, height = _PNG_SIZE.unpack_from(data)
+        return width, height
+    _, width, height = careful.prepare(data)
+    return width, height
 
 
 def _range(low: int, high: int) -> str:

@@ -76,6 +76,17 @@ class FastReader:
         except (BaseError, OSError, *S3_ERRORS):
             return None
 
+    def look(self, key: str) -> tuple[str, int] | None:
+        """Return an object's ETag (without quotes) and size; None: ask boto3."""
+        if not _SAFE_KEY.fullmatch(key):
+            return None
+        try:
+            found = obstore.head(self.store, key)
+        except (BaseError, OSError, *S3_ERRORS):
+            return None
+        etag = (found["e_tag"] or "").strip('"')
+        return (etag, found["size"]) if etag else None
+
 
 def _open(bucket: Bucket) -> "ObstoreS3":
     endpoint, path_style = _endpoint(bucket)

@@ -24,6 +24,19 @@ def read_object(bucket: Bucket, key: str, etag: str | None = None) -> bytes:
     return bucket.patiently(body.read)
 
 
+def look_at_object(bucket: Bucket, key: str) -> tuple[str, int]:
+    """Return an object's ETag (without quotes) and size; `S3Fault` if that cannot be done.
+
+    The answer to HEAD does not say why it is refused, so that GET is asked then.
+    """
+    try:
+        found = bucket.call("head_object", Key=key)
+    except S3Fault:
+        bucket.call("get_object", Key=key, Range="bytes=0-0")["Body"].close()
+        raise
+    return found["ETag"].strip('"'), found["ContentLength"]
+
+
 class _Body:
     """An object's bytes, however many requests they take: each goes on where the last one ended."""
 

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from tests.required import require
 from tests.store.proxy import FaultProxy
-from tests.store.servers import REGION, CephServer, MotoServer, Server
+from tests.store.servers import REGION, CephServer, MotoServer, Server, client_of
 
 HERE = Path(__file__).resolve().parent
 BUCKET = "images"
@@ -20,8 +19,12 @@ BUCKET = "images"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if HERE in item.path.parents:
-            item.add_marker("store")
+        if HERE not in item.path.parents:
+            continue
+        item.add_marker("store")
+        # Forms need no more of a store than the other tests try; Ceph takes its time.
+        if item.path.name == "test_s3_forms.py" and "ceph" in item.name:
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session", params=["moto", "ceph"])
@@ -80,13 +83,3 @@ def prefix() -> str:
 def place(prefix: str) -> str:
     """The test's own part of the bucket, as a uri."""
     return f"s3://{BUCKET}/{prefix.rstrip('/')}"
-
-
-def client_of(server: Server, port: int) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=f"http://127.0.0.1:{port}",
-        region_name=REGION,
-        aws_access_key_id=server.access_key,
-        aws_secret_access_key=server.secret_key,
-    )

@@ -183,3 +183,13 @@ def wait_for_port(port: int, process: "subprocess.Popen[bytes]") -> None:
         else:
             return
     raise RuntimeError(f"nothing answers at port {port}")
+
+
+def client_of(server: Server, port: int) -> Any:
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        region_name=REGION,
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+    )

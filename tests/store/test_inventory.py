@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
 
+import pytest
+
 from cifar_ray.config.labelling import LabellingConfig
 from cifar_ray.errors import ImageFault
 from cifar_ray.prediction.sources import Entry, find_source, open_source
@@ -25,13 +27,24 @@ def write_inventory(folder: Path, objects: list[dict[str, Any]]) -> Path:
     return folder / "manifest.json"
 
 
+@pytest.mark.parametrize("where", ["folder", "bucket"])
 def test_what_an_inventory_lists_is_read_from_its_bucket(
-    prefix: str, client: Any, tmp_path: Path
+    where: str, prefix: str, place: str, client: Any, tmp_path: Path
 ) -> None:
     for name in ("a b+c.jpg", "\u00fc.jpg", "gone.jpg", "other.jpg"):
         client.put_object(Bucket=BUCKET, Key=prefix + name, Body=name.encode())
     objects = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)["Contents"]
-    reference = find_source(str(write_inventory(tmp_path, objects)))
+    path = write_inventory(tmp_path, objects)
+    source_text = str(path)
+    if where == "bucket":
+        # As S3 lays it out.
+        for name, file in (
+            ("inv/day/manifest.json", path),
+            ("inv/data/data.csv.gz", tmp_path / "data.csv.gz"),
+        ):
+            client.put_object(Bucket=BUCKET, Key=prefix + name, Body=file.read_bytes())
+        source_text = f"{place}/inv/day/manifest.json"
+    reference = find_source(source_text)
     client.delete_object(Bucket=BUCKET, Key=prefix + "gone.jpg")
     client.put_object(Bucket=BUCKET, Key=prefix + "other.jpg", Body=b"changed")
     source = open_source(reference, LabellingConfig())

@@ -42,10 +42,10 @@ def export_folders(store: Store, folder: Path, copy: bool, on_rows: OnRows) -> S
     `InputError` for a source whose images are not files of this machine.
     """
     record = run_record(store)
-    if record.source.kind not in ("folder", "manifest"):
+    if record.source.kind not in ("folder", "manifest") or record.source.in_bucket:
         raise InputError(
-            f"--folders takes files of this machine; SOURCE {printable(record.source.uri)} is of "
-            f"the kind {record.source.kind}. --csv lists its images by uri, with their labels."
+            "--folders takes files of this machine, and the images of SOURCE "
+            f"{printable(record.source.uri)} are none. --csv lists them by uri, with their labels."
         )
     refuse_inside(folder, store)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -7,10 +7,14 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
+from urllib.parse import quote
 
+from cifar_ray.config.labelling import LabellingConfig
 from cifar_ray.errors import ImageFault, InputError, StoreUnavailable, printable
-from cifar_ray.prediction.sources.base import TransientFault
+from cifar_ray.prediction.sources.base import Listing, TransientFault
+from cifar_ray.prediction.sources.folder import FolderListing
 from cifar_ray.prediction.sources.folder_fetch import read_with_retries
+from cifar_ray.storage import S3_SCHEME, S3Address
 
 MAX_OPEN_FILES = 16
 
@@ -33,6 +37,12 @@ class Blob(Version):
 class Blobs(Protocol):
     """Files below a root that can be read at any offset; any number of threads may do so."""
 
+    def where(self, name: bytes) -> str:
+        """Return a file's path or uri as a user writes it, for messages."""
+
+    def everything(self) -> Listing:
+        """Return the listing of all files below the root, hidden ones and other kinds too."""
+
     def look(self, name: bytes) -> Blob:
         """Return version and size; `InputError` if the file cannot be read."""
 
@@ -51,6 +61,62 @@ class Blobs(Protocol):
         """
 
 
+EVERYTHING = LabellingConfig(include=("*",))
+
+
+def blobs_below(folder: str) -> Blobs:
+    """Return the files below a folder, or below a prefix of a bucket."""
+    if folder.startswith(S3_SCHEME):
+        # boto3 takes a third of a second to load.
+        from cifar_ray.prediction.sources.s3_blobs import S3Blobs
+
+        return S3Blobs(S3Address.parse(folder))
+    return FolderBlobs(Path(folder))
+
+
+def uri_below(folder: str, name: bytes) -> str:
+    """Return the uri that opens a file; a key stands in it as it is."""
+    if folder.startswith(S3_SCHEME):
+        return f"{folder.rstrip('/')}/{name.decode()}"
+    return f"file://{quote(os.fsencode(folder))}/{quote(name)}"
+
+
+def split_file(uri: str) -> tuple[str, bytes]:
+    """Return a file's folder, or prefix, and its name in there."""
+    if uri.startswith(S3_SCHEME):
+        folder, _, name = uri.rpartition("/")
+        return folder, name.encode()
+    path = Path(uri)
+    return str(path.parent), os.fsencode(path.name)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file that is the SOURCE, or that says what is in it."""
+
+    blobs: Blobs
+    name: bytes
+
+    @classmethod
+    def at(cls, uri: str) -> "SourceFile":
+        """Return the file at a path or an `s3://` uri; nothing is opened yet."""
+        folder, name = split_file(uri)
+        return cls(blobs_below(folder), name)
+
+    def __str__(self) -> str:
+        """Return the path or uri."""
+        return self.blobs.where(self.name)
+
+    @property
+    def extension(self) -> str:
+        """Return it in small letters, with its dot."""
+        return os.path.splitext(os.fsdecode(self.name))[1].lower()
+
+    def open(self) -> BinaryIO:
+        """Open the file; `InputError` if that cannot be done."""
+        return self.blobs.open(self.name)
+
+
 class FolderBlobs:
     """Files below a folder on this machine. The few used last stay open."""
 
@@ -59,6 +125,14 @@ class FolderBlobs:
         self.root = os.fsencode(root)
         self.opened: OrderedDict[bytes, BinaryIO] = OrderedDict()
         self.lock = threading.Lock()
+
+    def where(self, name: bytes) -> str:
+        """Return the path."""
+        return os.fsdecode(self._path(name))
+
+    def everything(self) -> Listing:
+        """Return the listing of the folder."""
+        return FolderListing(Path(os.fsdecode(self.root)), EVERYTHING)
 
     def look(self, name: bytes) -> Blob:
         """Return version and size."""

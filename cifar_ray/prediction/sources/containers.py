@@ -24,8 +24,14 @@ from cifar_ray.prediction.sources.base import (
     encode_key,
     skipped_kind,
 )
-from cifar_ray.prediction.sources.blobs import Blob, Blobs, FolderBlobs, Version
-from cifar_ray.prediction.sources.folder import FolderListing
+from cifar_ray.prediction.sources.blobs import (
+    Blob,
+    Blobs,
+    Version,
+    blobs_below,
+    split_file,
+    uri_below,
+)
 
 WHOLE_FOLDER = "**/*"
 """The pattern of a folder that was given without one."""
@@ -101,13 +107,13 @@ class ContainerSource:
 
     def fetcher(self) -> Fetcher:
         """Return a reader."""
-        return ContainerFetcher(self.format.reader(FolderBlobs(self.containers.root)))
+        return ContainerFetcher(self.format.reader(self.containers.blobs()))
 
     def uri(self, entry: Entry) -> str:
-        """Return `file://…/container#member`."""
+        """Return `file://…/container#member`, or `s3://…`."""
         name, _ = split_locator(entry)
         member = entry.key[len(self.containers.prefix(name)) :]
-        return f"file://{quote(os.fsencode(self.containers.root))}/{quote(name)}#{quote(member)}"
+        return f"{uri_below(self.containers.root, name)}#{quote(member)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +124,14 @@ class Containers:
     extensions: tuple[str, ...]
 
     @property
-    def root(self) -> Path:
-        """The folder below which they lie."""
-        path = Path(self.reference.uri)
-        return path.parent if self.reference.pattern is None else path
+    def root(self) -> str:
+        """The folder, or prefix of a bucket, below which they lie."""
+        uri = self.reference.uri
+        return split_file(uri)[0] if self.reference.pattern is None else uri
+
+    def blobs(self) -> Blobs:
+        """Return what is below the root; nothing is opened yet."""
+        return blobs_below(self.root)
 
     def prefix(self, name: bytes) -> str:
         """Return what stands before the keys of a container's members."""
@@ -134,18 +144,19 @@ class Containers:
         """
         pattern = self.reference.pattern
         if pattern is None:
-            yield os.fsencode(Path(self.reference.uri).name)
+            yield split_file(self.reference.uri)[1]
         elif pattern == WHOLE_FOLDER:
             yield from self._walk()
         else:
-            found = (path for path in self.root.glob(pattern) if path.is_file())
-            yield from sorted(os.fsencode(path.relative_to(self.root)) for path in found)
+            root = Path(self.root)
+            found = (path for path in root.glob(pattern) if path.is_file())
+            yield from sorted(os.fsencode(path.relative_to(root)) for path in found)
 
     def _walk(self) -> Iterator[bytes | Skipped]:
-        everything = LabellingConfig(include=("*",))
-        for item in FolderListing(self.root, everything).entries(None):
-            if isinstance(item, Skipped):
-                yield item
+        for item in self.blobs().everything().entries(None):
+            if not isinstance(item, Entry):
+                if isinstance(item, Skipped):
+                    yield item
                 continue
             hidden = any(part.startswith((".", "_")) for part in item.key.split("/"))
             extension = os.path.splitext(item.key)[1].lower()
@@ -165,7 +176,7 @@ class ContainerListing:
         self.containers = containers
         self.format = format_
         self.config = config
-        self.blobs = FolderBlobs(containers.root)
+        self.blobs = containers.blobs()
 
     def entries(self, after: str | None) -> Iterator[ListedItem]:
         """Yield members, with a boundary behind each container.
@@ -186,7 +197,7 @@ class ContainerListing:
         if first is not None:
             raise InputError(
                 f"The container {printable(os.fsdecode(first))} is no longer in SOURCE "
-                f"{printable(str(self.containers.root))}, and the listing stopped in it. "
+                f"{printable(self.containers.root)}, and the listing stopped in it. "
                 "Bring it back, or start over with --fresh."
             )
 
@@ -201,7 +212,7 @@ class ContainerListing:
                         member if isinstance(member, Skipped) else self._item(member, blob, prefix)
                     )
             except ContainerDamaged as error:
-                path = printable(str(self.containers.root / os.fsdecode(name)))
+                path = printable(self.blobs.where(name))
                 raise InputError(
                     f"The container {path} cannot be read to its end: {error}. "
                     "Bring a whole copy, or leave it out of SOURCE."
@@ -240,7 +251,7 @@ def split_locator(entry: Entry) -> tuple[bytes, bytes]:
 
 @dataclass(frozen=True, slots=True)
 class ContainerFetcher:
-    """Reads members of containers. The system reads ahead by itself in a file on this machine."""
+    """Reads members of containers. Files are read ahead by the system, objects by `S3Blobs`."""
 
     reader: ContainerReader
 

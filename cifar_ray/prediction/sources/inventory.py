@@ -8,11 +8,11 @@ delete markers are skipped.
 import csv
 import gzip
 import io
+import posixpath
 import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote_plus
 
@@ -23,8 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cifar_ray.config.labelling import LabellingConfig, SourceReference
 from cifar_ray.errors import InputError, printable
 from cifar_ray.prediction.sources.base import Entry, Fetcher, Skipped, skipped_kind
+from cifar_ray.prediction.sources.blobs import SourceFile, blobs_below
 from cifar_ray.prediction.sources.manifest_file import file_digest
-from cifar_ray.storage import S3Address
+from cifar_ray.storage import S3_SCHEME, S3Address
 
 MANIFEST_NAME = "manifest.json"
 BATCH_ROWS = 4096
@@ -60,53 +61,69 @@ class Inventory(BaseModel):
         return [_plain(name) for name in _PARQUET_FIELD.findall(self.file_schema)]
 
 
-def find_inventory(path: Path) -> SourceReference:
+def find_inventory(source: SourceFile) -> SourceReference:
     """Return the reference of an inventory; `InputError` if it is none or not whole."""
-    inventory = read_inventory(path)
+    inventory = read_inventory(source)
     missing = {"bucket", "key", "size", "etag"} - set(inventory.columns)
     if missing:
         raise InputError(
-            f"SOURCE {printable(str(path))} is an inventory without {', '.join(sorted(missing))}. "
-            "Size and ETag are optional fields: switch them on where the inventory is configured."
+            f"SOURCE {printable(str(source))} is an inventory without "
+            f"{', '.join(sorted(missing))}. Size and ETag are optional fields: switch them on "
+            "where the inventory is configured."
         )
     for file in inventory.files:
-        data_path(path, file)
+        data_file(source, file)
     return SourceReference(
-        kind="inventory", uri=str(path), root=f"s3://{inventory.bucket}", digest=file_digest(path)
+        kind="inventory",
+        uri=str(source),
+        root=f"s3://{inventory.bucket}",
+        digest=file_digest(source),
     )
 
 
-def read_inventory(path: Path) -> Inventory:
+def read_inventory(source: SourceFile) -> Inventory:
     """Read `manifest.json`."""
     try:
-        with open(path, "rb") as file:
+        with source.open() as file:
             return Inventory.model_validate_json(file.read(MAX_MANIFEST_BYTES))
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"])) or "it"
         raise InputError(
-            f"SOURCE {printable(str(path))} is no manifest of an S3 Inventory: {where}: "
+            f"SOURCE {printable(str(source))} is no manifest of an S3 Inventory: {where}: "
             f"{fault['msg']}. Allowed are inventories in CSV or Parquet."
         ) from error
 
 
-def data_path(manifest: Path, file: DataFile) -> Path:
+def data_file(manifest: SourceFile, file: DataFile) -> SourceFile:
     """Return where a data file lies: beside the manifest, in `data/`, or as S3 lays it out."""
     name = file.key.rsplit("/", 1)[-1]
-    folder = manifest.parent
-    places = (folder / name, folder / "data" / name, folder.parent / "data" / name)
-    found = next((place for place in places if place.is_file()), None)
-    if found is None or name in ("", ".", ".."):
-        raise InputError(
-            f"SOURCE {printable(str(manifest))}: its data file {printable(file.key)} is not there. "
-            f"Copy it beside the manifest, or into {printable(str(folder / 'data'))}."
-        )
-    if file.size is not None and found.stat().st_size != file.size:
-        raise InputError(
-            f"SOURCE {printable(str(manifest))}: its data file {printable(str(found))} has "
-            f"{found.stat().st_size:,} bytes and shall have {file.size:,}. Copy it again."
-        )
-    return found
+    for folder in () if name in ("", ".", "..") else ("", "data", "../data"):
+        found = _beside(manifest, posixpath.join(folder, name))
+        try:
+            size_bytes = found.blobs.look(found.name).size_bytes
+        except InputError:
+            continue
+        if file.size is not None and size_bytes != file.size:
+            raise InputError(
+                f"SOURCE {printable(str(manifest))}: its data file {printable(str(found))} has "
+                f"{size_bytes:,} bytes and shall have {file.size:,}. Copy it again."
+            )
+        return found
+    raise InputError(
+        f"SOURCE {printable(str(manifest))}: its data file {printable(file.key)} is not there. "
+        f"Copy it beside the manifest, or into {printable(str(_beside(manifest, 'data')))}."
+    )
+
+
+def _beside(manifest: SourceFile, path: str) -> SourceFile:
+    """Return a file by its path from the manifest, which in a bucket may lead upwards as well."""
+    uri = str(manifest)
+    if not uri.startswith(S3_SCHEME):
+        return SourceFile(manifest.blobs, path.encode())
+    bucket, _, key = uri.removeprefix(S3_SCHEME).partition("/")
+    name = posixpath.normpath(posixpath.join(posixpath.dirname(key), path))
+    return SourceFile(blobs_below(f"{S3_SCHEME}{bucket}"), name.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +179,11 @@ class InventoryListing:
 
         Raises `InputError` for a data file that is missing, damaged, or of another bucket.
         """
-        path = Path(self.reference.uri)
-        inventory = read_inventory(path)
+        source = SourceFile.at(self.reference.uri)
+        inventory = read_inventory(source)
         first_file, first_row = (int(part) for part in after.split(":")) if after else (0, 0)
         for number in range(first_file, len(inventory.files)):
-            data = data_path(path, inventory.files[number])
+            data = data_file(source, inventory.files[number])
             skip = first_row if number == first_file else 0
             for row, listed in enumerate(_rows(inventory, data), 1):
                 if row > skip:
@@ -189,8 +206,8 @@ class InventoryListing:
         return Entry(row.key, (row.etag or "").strip('"'), size_bytes, None, position)
 
 
-def _rows(inventory: Inventory, path: Path) -> Iterator[Listed]:
-    rows = _parquet_rows(path) if inventory.file_format == "Parquet" else _csv_rows(inventory, path)
+def _rows(inventory: Inventory, data: SourceFile) -> Iterator[Listed]:
+    rows = _parquet_rows(data) if inventory.file_format == "Parquet" else _csv_rows(inventory, data)
     number = 0
     while True:
         number += 1
@@ -199,7 +216,7 @@ def _rows(inventory: Inventory, path: Path) -> Iterator[Listed]:
             listed = None if row is None else _listed(row)
         except _DAMAGE as error:
             raise InputError(
-                f"The inventory's data file {printable(str(path))} is damaged at row {number:,}. "
+                f"The inventory's data file {printable(str(data))} is damaged at row {number:,}. "
                 "Copy it again."
             ) from error
         if listed is None:
@@ -225,9 +242,9 @@ def _is_true(value: Any, default: bool) -> bool:
     return value if isinstance(value, bool) else str(value).lower() == "true"
 
 
-def _csv_rows(inventory: Inventory, path: Path) -> Iterator[dict[str, Any]]:
+def _csv_rows(inventory: Inventory, data: SourceFile) -> Iterator[dict[str, Any]]:
     names = inventory.columns
-    with open(path, "rb") as raw:
+    with data.open() as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         unpacked = gzip.GzipFile(fileobj=raw) if packed else raw
@@ -237,8 +254,8 @@ def _csv_rows(inventory: Inventory, path: Path) -> Iterator[dict[str, Any]]:
             yield {**row, "key": unquote_plus(row["key"], errors="strict")}
 
 
-def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with pq.ParquetFile(path, pre_buffer=False) as file:
+def _parquet_rows(data: SourceFile) -> Iterator[dict[str, Any]]:
+    with data.open() as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
         wanted = ("bucket", "key", "size", "etag", "islatest", "isdeletemarker")
         names = [name for name in file.schema_arrow.names if _plain(name) in wanted]
         for batch in file.iter_batches(BATCH_ROWS, columns=names):

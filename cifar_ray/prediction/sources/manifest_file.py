@@ -1,7 +1,8 @@
 """A manifest as a store of images: a file that names one a row, in the order as written.
 
 Keys are the uris as written. All of them lie below `root`, so that a manifest from elsewhere cannot
-have any file of this machine read.
+have any file of this machine read. The manifest may lie in a bucket, and so may the images:
+`s3_manifest.py` looks them up.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ import pyarrow as pa
 from cifar_ray.config.labelling import LabellingConfig, SourceReference
 from cifar_ray.errors import InputError, printable
 from cifar_ray.prediction.sources.base import GONE, Entry, Skipped, encode_key, skipped_kind
+from cifar_ray.prediction.sources.blobs import SourceFile
 from cifar_ray.prediction.sources.columns import carried_columns
 from cifar_ray.prediction.sources.folder import file_uri
 from cifar_ray.prediction.sources.folder_fetch import FolderFetcher
@@ -38,7 +40,7 @@ from cifar_ray.prediction.sources.manifest_rows import (
 SAMPLE_BYTES = 2**16
 NUM_SAMPLES = 1024
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_READERS: dict[str, tuple[RowReader, Callable[[Path], dict[str, pa.DataType]]]] = {
+_READERS: dict[str, tuple[RowReader, Callable[[SourceFile], dict[str, pa.DataType]]]] = {
     ".csv": (csv_rows, csv_columns),
     ".jsonl": (jsonl_rows, jsonl_columns),
     ".parquet": (parquet_rows, parquet_columns),
@@ -46,29 +48,52 @@ _READERS: dict[str, tuple[RowReader, Callable[[Path], dict[str, pa.DataType]]]] 
 EXTENSIONS = tuple(_READERS)
 
 
-def find_manifest(path: Path, root: Path, columns: tuple[str, ...]) -> SourceReference:
+def find_manifest(
+    source: SourceFile, root: str | None, columns: tuple[str, ...]
+) -> SourceReference:
     """Return the reference of a manifest; `InputError` if it has no column `uri`."""
-    _, columns_of = _READERS[path.suffix.lower()]
-    available = columns_of(path)
+    _, columns_of = _READERS[source.extension]
+    available = columns_of(source)
     if URI not in available:
-        raise no_uri(path, list(available))
-    if not root.is_dir():
-        raise InputError(f"--root {printable(str(root))} is no folder. Give that of the images.")
+        raise no_uri(source, list(available))
     return SourceReference(
         kind="manifest",
-        uri=str(path),
-        root=str(root),
-        digest=file_digest(path),
-        carried=carried_columns(columns, available, str(path)),
+        uri=str(source),
+        root=root,
+        digest=file_digest(source),
+        carried=carried_columns(columns, available, str(source)),
     )
 
 
-def file_digest(path: Path) -> str:
+def rows_of(reference: SourceReference, after: str | None) -> Iterator[Row]:
+    """Yield a manifest's rows behind a cursor; `InputError` with the number of a row that is none.
+
+    Each has a `uri`, of which no more is known than that it is text.
+    """
+    source = SourceFile.at(reference.uri)
+    rows, _ = _READERS[source.extension]
+    for row in rows(source, reference.carried, after):
+        if not isinstance(row.uri, str) or not row.uri:
+            raise wrong(source, row.number, f"has no `{URI}`")
+        yield row
+
+
+def misplaced(reference: SourceReference, row: Row, root: str, error: ValueError) -> InputError:
+    """Return the error for a row whose uri is none below the root."""
+    return wrong(
+        SourceFile.at(reference.uri),
+        row.number,
+        f"names {printable(str(row.uri)[:200])}, which {error}. Allowed are paths and uris below "
+        f"{printable(root)}; --root names another folder, or s3://BUCKET",
+    )
+
+
+def file_digest(source: SourceFile) -> str:
     """SHA-256 (hex) of size and content; of a file over 64 MB, of 1,024 places spread over it.
 
     A run of a billion rows shall not wait until all of them are read.
     """
-    with open(path, "rb") as file:
+    with source.open() as file:
         size_bytes = file.seek(0, os.SEEK_END)
         digest = hashlib.sha256(str(size_bytes).encode())
         step = max(SAMPLE_BYTES, size_bytes // NUM_SAMPLES)
@@ -117,29 +142,21 @@ class ManifestListing:
 
         Raises `InputError` with the row's number for what is no uri below the root.
         """
-        path = Path(self.reference.uri)
-        rows, _ = _READERS[path.suffix.lower()]
         places = Places(self.root)
         control = FolderFetcher(self.root)
-        for row in rows(path, self.reference.carried, after):
-            item = self._item(path, row, places)
+        for row in rows_of(self.reference, after):
+            item = self._item(row, places)
             if isinstance(item, Entry) and item.version == GONE:
                 control.check()
             yield item
 
-    def _item(self, path: Path, row: Row, places: "Places") -> Entry | Skipped:
-        if not isinstance(row.uri, str) or not row.uri:
-            raise wrong(path, row.number, f"has no `{URI}`")
+    def _item(self, row: Row, places: "Places") -> Entry | Skipped:
+        uri = str(row.uri)
         try:
-            key = row.uri.encode()
-            below = places.below(row.uri)
+            key = uri.encode()
+            below = places.below(uri)
         except ValueError as error:
-            raise wrong(
-                path,
-                row.number,
-                f"names {printable(row.uri[:200])}, which {error}. Allowed are paths and file:// "
-                f"uris below {printable(str(self.root))}; --root names another folder",
-            ) from None
+            raise misplaced(self.reference, row, str(self.root), error) from None
         skipped = skipped_kind(encode_key(below).decode(), self.config)
         if skipped is not None:
             return Skipped(skipped)
@@ -152,7 +169,7 @@ class ManifestListing:
                 return Skipped("(folder, device, pipe or socket)")
             version, size_bytes = f"{status.st_mtime_ns}-{status.st_size}", status.st_size
         locator = None if below == key else below
-        return Entry(row.uri, version, size_bytes, locator, row.position, row.carried)
+        return Entry(uri, version, size_bytes, locator, row.position, row.carried)
 
 
 class Places:

@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from cifar_ray.config.labelling import CarriedColumn
 from cifar_ray.errors import InputError, printable
+from cifar_ray.prediction.sources.blobs import SourceFile
 from cifar_ray.prediction.sources.parquet import is_text
 
 URI = "uri"
@@ -38,14 +38,16 @@ class Row:
     position: str
 
 
-RowReader = Callable[[Path, Sequence[CarriedColumn], str | None], Iterator[Row]]
+RowReader = Callable[[SourceFile, Sequence[CarriedColumn], str | None], Iterator[Row]]
 """Yields the rows behind a position; all of them with None. Raises `InputError` with the row."""
 
 
-def csv_rows(path: Path, columns: Sequence[CarriedColumn], after: str | None) -> Iterator[Row]:
+def csv_rows(
+    source: SourceFile, columns: Sequence[CarriedColumn], after: str | None
+) -> Iterator[Row]:
     """Read comma-separated values with a header; a semicolon or a tab separates as well."""
-    with open(path, "rb") as file:
-        lines = _Lines(path, file)
+    with source.open() as file:
+        lines = _Lines(source, file)
         header, delimiter = _csv_header(lines)
         wanted = [header.index(name) for name in (URI, *(column.name for column in columns))]
         number = lines.go_on(after)
@@ -55,37 +57,41 @@ def csv_rows(path: Path, columns: Sequence[CarriedColumn], after: str | None) ->
             try:
                 fields = next(reader, None)
             except csv.Error as error:
-                raise wrong(path, number, f"is no CSV: {error}") from error
+                raise wrong(source, number, f"is no CSV: {error}") from error
             if fields is None:
                 return
             if not fields:  # an empty line
                 continue
             if len(fields) != len(header):
-                raise wrong(path, number, f"has {len(fields)} fields, the header {len(header)}")
+                raise wrong(source, number, f"has {len(fields)} fields, the header {len(header)}")
             uri, *carried = (fields[index] for index in wanted)
             yield Row(number, uri, tuple(carried), f"{number}:{lines.at}")
 
 
-def jsonl_rows(path: Path, columns: Sequence[CarriedColumn], after: str | None) -> Iterator[Row]:
+def jsonl_rows(
+    source: SourceFile, columns: Sequence[CarriedColumn], after: str | None
+) -> Iterator[Row]:
     """Read one JSON object a line."""
-    with open(path, "rb") as file:
-        lines = _Lines(path, file)
+    with source.open() as file:
+        lines = _Lines(source, file)
         before = lines.go_on(after)
         for number, line in enumerate(lines, before + 1):
             if not line.strip():
                 continue
-            record = _json_object(path, number, line)
-            carried = tuple(_typed(path, number, record, column) for column in columns)
+            record = _json_object(source, number, line)
+            carried = tuple(_typed(source, number, record, column) for column in columns)
             yield Row(number, record.get(URI), carried, f"{number}:{lines.at}")
 
 
-def parquet_rows(path: Path, columns: Sequence[CarriedColumn], after: str | None) -> Iterator[Row]:
+def parquet_rows(
+    source: SourceFile, columns: Sequence[CarriedColumn], after: str | None
+) -> Iterator[Row]:
     """Read a Parquet file, some thousand rows at a time."""
     start = int(after) if after else 0
     number = 0
     names = [URI, *(column.name for column in columns)]
     try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
+        with source.open() as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             for group in range(file.metadata.num_row_groups):
                 num_rows = file.metadata.row_group(group).num_rows
                 if number + num_rows <= start:
@@ -98,53 +104,54 @@ def parquet_rows(path: Path, columns: Sequence[CarriedColumn], after: str | None
                         if number > start:
                             yield Row(number, uri, tuple(carried), str(number))
     except _DAMAGE as error:
-        raise wrong(path, number + 1, "cannot be read: the file is damaged") from error
+        raise wrong(source, number + 1, "cannot be read: the file is damaged") from error
 
 
-def csv_columns(path: Path) -> dict[str, pa.DataType]:
+def csv_columns(source: SourceFile) -> dict[str, pa.DataType]:
     """Return the columns; CSV knows text alone."""
-    with open(path, "rb") as file:
-        header, _ = _csv_header(_Lines(path, file))
+    with source.open() as file:
+        header, _ = _csv_header(_Lines(source, file))
     return dict.fromkeys(header, pa.string())
 
 
-def jsonl_columns(path: Path) -> dict[str, pa.DataType]:
+def jsonl_columns(source: SourceFile) -> dict[str, pa.DataType]:
     """Return the columns of the first rows, with the types of their values."""
     kinds: dict[str, set[type]] = {}
-    with open(path, "rb") as file:
-        for number, line in enumerate(islice(_Lines(path, file), TYPED_ROWS), 1):
+    with source.open() as file:
+        for number, line in enumerate(islice(_Lines(source, file), TYPED_ROWS), 1):
             if line.strip():
-                for name, value in _json_object(path, number, line).items():
+                for name, value in _json_object(source, number, line).items():
                     kinds.setdefault(name, set()).add(type(value))
     return {name: _json_type(found - {type(None)}) for name, found in kinds.items()}
 
 
-def parquet_columns(path: Path) -> dict[str, pa.DataType]:
+def parquet_columns(source: SourceFile) -> dict[str, pa.DataType]:
     """Return the columns."""
     try:
-        schema = pq.read_schema(path)
+        with source.open() as file:
+            schema = pq.read_schema(file)
     except _DAMAGE as error:
         raise InputError(
-            f"SOURCE {printable(str(path))} is no Parquet file, or was cut. Bring a whole copy."
+            f"SOURCE {printable(str(source))} is no Parquet file, or was cut. Bring a whole copy."
         ) from error
     if URI in schema.names and not is_text(schema.field(URI).type):
-        raise InputError(f"SOURCE {printable(str(path))}: its column `{URI}` must hold text.")
+        raise InputError(f"SOURCE {printable(str(source))}: its column `{URI}` must hold text.")
     return {field.name: field.type for field in schema}
 
 
-def wrong(path: Path, number: int, what: str) -> InputError:
+def wrong(source: SourceFile, number: int, what: str) -> InputError:
     """Return the error for a row; `what` goes on after its number."""
     return InputError(
-        f"SOURCE {printable(str(path))}: row {number:,} {what}. Mend the manifest and start over; "
-        "each row needs a `uri`."
+        f"SOURCE {printable(str(source))}: row {number:,} {what}. Mend the manifest and start "
+        "over; each row needs a `uri`."
     )
 
 
 class _Lines:
     """A file's lines as text, and how many bytes of it they took."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
-        self.path, self.file = path, file
+    def __init__(self, source: SourceFile, file: BinaryIO) -> None:
+        self.source, self.file = source, file
         self.at = 0
 
     def go_on(self, position: str | None) -> int:
@@ -174,8 +181,8 @@ class _Lines:
 
     def _wrong(self, what: str) -> InputError:
         return InputError(
-            f"SOURCE {printable(str(self.path))}: the line at byte {self.at:,} {what}. A manifest "
-            "is UTF-8, with a row a line; write a name that is not UTF-8 as a file:// uri."
+            f"SOURCE {printable(str(self.source))}: the line at byte {self.at:,} {what}. A "
+            "manifest is UTF-8, with a row a line; write a name that is not UTF-8 as a file:// uri."
         )
 
 
@@ -190,25 +197,25 @@ def _csv_header(lines: _Lines) -> tuple[list[str], str]:
         if URI in header:
             return header, delimiter
     names = next(csv.reader([line]), [])
-    raise no_uri(lines.path, names)
+    raise no_uri(lines.source, names)
 
 
-def no_uri(path: Path, names: Sequence[str]) -> InputError:
+def no_uri(source: SourceFile, names: Sequence[str]) -> InputError:
     """Return the error for a manifest without the column that makes it one."""
     found = ", ".join(printable(name) for name in names[:10]) or "none"
     return InputError(
-        f"SOURCE {printable(str(path))} has no column `{URI}` (its columns: {found}). "
+        f"SOURCE {printable(str(source))} has no column `{URI}` (its columns: {found}). "
         "A manifest names an image a row in `uri`."
     )
 
 
-def _json_object(path: Path, number: int, line: str) -> dict[str, Any]:
+def _json_object(source: SourceFile, number: int, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise wrong(path, number, "is no JSON") from error
+        raise wrong(source, number, "is no JSON") from error
     if not isinstance(record, dict):
-        raise wrong(path, number, "is no JSON object")
+        raise wrong(source, number, "is no JSON object")
     return record
 
 
@@ -227,13 +234,15 @@ def _json_type(found: set[type]) -> pa.DataType:
     return _JSON_TYPES.get(frozenset(found), pa.struct([]))
 
 
-def _typed(path: Path, number: int, record: dict[str, Any], column: CarriedColumn) -> object:
+def _typed(
+    source: SourceFile, number: int, record: dict[str, Any], column: CarriedColumn
+) -> object:
     """Return a carried value, if it is of the type that the first rows gave the column."""
     value = record.get(column.name)
     fits = value is None or type(value) in _PYTHON_TYPES[column.type]
     if not fits or (column.type == "int64" and value is not None and abs(value) >= 2**63):
         raise wrong(
-            path,
+            source,
             number,
             f"has a {printable(column.name)} that is no {column.type}, as the first rows have",
         )

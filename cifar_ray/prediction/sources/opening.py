@@ -3,7 +3,12 @@
 from cifar_ray.config.labelling import LabellingConfig, SourceReference
 from cifar_ray.errors import InputError, printable
 from cifar_ray.prediction.sources.base import Source
-from cifar_ray.prediction.sources.local_forms import find_local, open_local
+from cifar_ray.prediction.sources.containers import ContainerSource
+from cifar_ray.prediction.sources.file_forms import FORMATS
+from cifar_ray.prediction.sources.folder import FolderSource
+from cifar_ray.prediction.sources.inventory import InventorySource
+from cifar_ray.prediction.sources.local_forms import find_local
+from cifar_ray.prediction.sources.manifest_file import ManifestSource
 from cifar_ray.prediction.sources.sampling import PartOfSource
 from cifar_ray.storage import S3_SCHEME
 
@@ -15,15 +20,13 @@ def find_source(
 ) -> SourceReference:
     """Return what SOURCE is; `InputError` if it is not there or nothing that can be labelled.
 
-    `root` is the folder below which the uris of a manifest lie, by default its own; `columns` are
-    those that the rows shall carry.
+    `root` is the folder below which the uris of a manifest lie, by default its own folder or
+    bucket; `columns` are those that the rows shall carry.
     """
     if text.startswith(S3_SCHEME):
-        from cifar_ray.prediction.sources.s3 import find_s3_source
+        from cifar_ray.prediction.sources.s3_forms import find_in_bucket
 
-        if root is not None or columns:
-            raise InputError("--root and --columns are for manifests, and SOURCE is a bucket.")
-        return find_s3_source(text)
+        return find_in_bucket(text, root, columns)
     if "://" in text and not text.startswith(FILE_SCHEME):
         scheme = text.split("://")[0]
         raise InputError(
@@ -54,9 +57,19 @@ def open_source(reference: SourceReference, config: LabellingConfig) -> Source:
 
 
 def _open(reference: SourceReference, config: LabellingConfig) -> Source:
+    if reference.kind == "folder":
+        return FolderSource(reference, config)
+    if reference.kind == "inventory":
+        return InventorySource(reference, config)
     if reference.kind == "s3":
         # boto3 takes a third of a second to load.
         from cifar_ray.prediction.sources.s3 import S3Source
 
         return S3Source(reference, config)
-    return open_local(reference, config)
+    if reference.kind == "manifest":
+        if reference.in_bucket:
+            from cifar_ray.prediction.sources.s3_manifest import S3ManifestSource
+
+            return S3ManifestSource(reference, config)
+        return ManifestSource(reference, config)
+    return ContainerSource(reference, config, FORMATS[reference.kind])

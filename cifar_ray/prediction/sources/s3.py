@@ -24,22 +24,6 @@ DOT_SEGMENTS = frozenset({".", ".."})
 """Clients resolve them on the way, so that such keys cannot be read."""
 
 
-def find_s3_source(text: str) -> SourceReference:
-    """Return the reference; `InputError` if the place cannot be listed or holds nothing."""
-    address = S3Address.parse(text)
-    bucket = Bucket(address.bucket)
-    try:
-        page = bucket.call("list_objects_v2", Prefix=address.prefix, MaxKeys=1)
-    except S3Fault as fault:
-        raise InputError(explain(fault, address.uri, bucket.endpoint)) from None
-    if not page.get("Contents"):
-        raise InputError(
-            f"SOURCE {address.uri}/ holds nothing. Give the prefix above the images; keys are "
-            "taken as S3 spells them, capitals and all."
-        )
-    return SourceReference(kind="s3", uri=address.uri)
-
-
 @dataclass(frozen=True, slots=True)
 class S3Source:
     """A bucket or a prefix of it. The reference's ranges are the keys behind which each begins."""

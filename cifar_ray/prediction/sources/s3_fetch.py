@@ -8,7 +8,7 @@ from cifar_ray.storage.s3_address import S3Address
 from cifar_ray.storage.s3_bucket import PATIENCE_S, Bucket
 from cifar_ray.storage.s3_fast import FastReader
 from cifar_ray.storage.s3_faults import FaultKind, S3Fault, explain
-from cifar_ray.storage.s3_read import read_object
+from cifar_ray.storage.s3_read import look_at_object, read_object
 
 _FAULTS = {
     FaultKind.MISSING: ("not_found", "listed, but not there when it was read"),
@@ -38,7 +38,7 @@ class S3Fetcher:
         """Return the bytes; `ImageFault` with the row's status, or `StoreUnavailable`."""
         if entry.size_bytes > MAX_IMAGE_BYTES:
             raise ImageFault("too_large", f"more than {MAX_IMAGE_BYTES} bytes")
-        key = self.address.prefix + entry.key
+        key = self._key(entry.key if entry.locator is None else entry.locator.decode())
         if self.fast is not None:
             data = self.fast.read(key, entry.version, entry.size_bytes)
             if data is not None:
@@ -47,6 +47,18 @@ class S3Fetcher:
             return read_object(self.bucket, key, entry.version)
         except S3Fault as fault:
             self._raise(fault)
+
+    def look(self, below: str) -> tuple[str, int]:
+        """Return ETag and size of an object by its key below the prefix; raises as `fetch`."""
+        key = self._key(below)
+        found = None if self.fast is None else self.fast.look(key)
+        try:
+            return found or look_at_object(self.bucket, key)
+        except S3Fault as fault:
+            self._raise(fault)
+
+    def _key(self, below: str) -> str:
+        return self.address.prefix + below
 
     def _raise(self, fault: S3Fault) -> NoReturn:
         if fault.kind in _OF_THE_STORE:

@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from cifar_ray.errors import ImageFault
 from cifar_ray.images.preprocess import Preprocess
 from tests.unit.images.drawn import draw
 
@@ -71,3 +72,13 @@ def test_decoding_keeps_the_resize_target_not_the_crop() -> None:
     assert preprocess.input_size == 224
     assert preprocess.decode_options("simplejpeg", scaling=True).scale_to == 256
     assert preprocess.decode_options("simplejpeg", scaling=False).scale_to is None
+
+
+def test_a_line_of_pixels_is_a_fault_of_the_image_and_takes_no_memory() -> None:
+    narrow = np.zeros((60_000, 1, 3), np.uint8)
+    for pixels in (narrow, narrow.swapaxes(0, 1)):
+        with pytest.raises(ImageFault, match="too narrow") as fault:
+            Preprocess(resize=256, crop=224, **GREY).apply(pixels)
+        assert fault.value.status == "too_large"
+        assert Preprocess(squash=32, **GREY).apply(pixels).shape == (32, 32, 3)
+        assert Preprocess(resize=32, crop=32, **GREY).apply(pixels).shape == (32, 32, 3)

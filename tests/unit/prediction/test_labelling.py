@@ -356,9 +356,14 @@ def test_another_run_is_refused_with_what_differs(store: Path, tmp_path: Path) -
     with pytest.raises(InputError, match="SOURCE: there"):
         plan_of(moved, tmp_path / "out")
     assert plan_of(moved, tmp_path / "out", source_moved=True).resumed
+    # What a killed update and a killed write leave.
+    for left in ("_update/shard-0000-0000000.parquet", "_tmp/0123", "_marks/0000-0000001"):
+        (tmp_path / "out" / left).parent.mkdir(exist_ok=True)
+        (tmp_path / "out" / left).write_bytes(b"left")
     fresh = plan_of(moved, tmp_path / "out", fresh=True)
     assert not fresh.resumed
-    assert not (tmp_path / "out" / "predictions").exists()
+    gone = ("predictions", "_manifest", "_update", "_tmp/0123", "_marks", "receipt.json")
+    assert not [name for name in gone if (tmp_path / "out" / name).exists()]
 
 
 @pytest.mark.parametrize("where", ["inside", "same"])
@@ -383,3 +388,13 @@ def test_a_source_without_images_says_what_was_found(tmp_path: Path) -> None:
         plan_of(root, tmp_path / "out")
     with pytest.raises(InputError, match="does not exist"):
         plan_of(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_a_run_with_nothing_left_to_label_starts_no_worker(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receipt = run(store, tmp_path / "out")
+    (tmp_path / "out" / "receipt.json").unlink()
+    monkeypatch.setattr(sys, "executable", "no such program")
+    again = run(store, tmp_path / "out")
+    assert again.parts_digest == receipt.parts_digest

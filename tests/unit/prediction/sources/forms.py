@@ -62,7 +62,7 @@ def write_images(
 
 def open_form(
     source: Path | str,
-    root: Path | None = None,
+    root: Path | str | None = None,
     config: LabellingConfig = ALL,
 ) -> Source:
     reference = find_source(str(source), None if root is None else str(root), config.columns)

@@ -11,9 +11,7 @@ import heapq
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev, variance
-
-from scipy import stats
+from statistics import NormalDist, fmean, stdev, variance
 
 from cifar_ray.config.prices import Prices
 from cifar_ray.prediction.forecast import Estimate, Forecast
@@ -26,7 +24,7 @@ from cifar_ray.storage import S3_SCHEME
 
 CONFIDENCE = 0.90
 QUANTILE = (1 + CONFIDENCE) / 2
-NORMAL = float(stats.norm.ppf(QUANTILE))
+NORMAL = NormalDist().inv_cdf(QUANTILE)
 UNSEEN = 0.05
 """Standard deviation, as a share of the whole, of what a trial does not show."""
 LISTED_A_PAGE = 1000
@@ -130,9 +128,8 @@ class _Scaled:
 
     def cpu_s(self, workers: int) -> Estimate:
         """CPU seconds of driver and workers."""
-        trial, survey = self.trial, self.survey
-        fixed = trial.driver.cpu_s + survey.cpu_seconds + trial.sealing.cpu_s
-        fixed += workers * trial.worker.cpu_s
+        trial = self.trial
+        fixed = trial.driver.cpu_s + workers * trial.worker.cpu_s + trial.sealing.cpu_s
         return self._interval(self.cpu_works, 1.0, fixed)
 
     def hours(self, workers: int) -> Estimate:
@@ -180,7 +177,7 @@ class _Scaled:
             **images,
             "model": self.num_batches * fmean(unit.batch_s for unit in units),
             "write": max(0.0, rows_s + parts_s),
-            "start": trial.driver.cpu_s + workers * trial.worker.cpu_s,
+            "start": trial.driver.cpu_s - survey.cpu_seconds + workers * trial.worker.cpu_s,
             "end": trial.sealing.cpu_s,
         }
 
@@ -199,8 +196,9 @@ class _Scaled:
     def _interval(self, works: Sequence[float], scale: float, fixed: float) -> Estimate:
         """Return the interval of the next run; `scale` is from CPU seconds to the unit of work."""
         number, expected = len(works), fmean(works) + fixed
-        t = float(stats.t.ppf(QUANTILE, number - 1))
-        rounds = t * stdev(works) * math.sqrt(1 + 1 / number)
+        # Start and end take longer, too, while a machine is slow.
+        pace = stdev(works) / fmean(works) * math.sqrt(1 + 1 / number)
+        rounds = student_quantile(number - 1) * pace * expected
         sampling = NORMAL * scale * math.sqrt(self.sampling_variance)
         unseen = NORMAL * UNSEEN * expected
         return Estimate.around(expected, math.hypot(rounds, sampling, unseen))
@@ -237,6 +235,18 @@ def _variance(values: Sequence[float], number: int) -> float:
     if drawn == number or drawn < 2:
         return 0.0
     return number * (number - drawn) * variance(values) / drawn
+
+
+def student_quantile(freedom: int) -> float:
+    """Return Student's t below which 95 % lie; within 0.2 % from 4 degrees of freedom on.
+
+    M. Abramowitz, I. A. Stegun, "Handbook of Mathematical Functions", 26.7.5.
+    """
+    z, v = NORMAL, freedom
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / v + second / v**2 + third / v**3
 
 
 def makespan(shards: Sequence[int], workers: int) -> int:

@@ -48,7 +48,7 @@ class Trial:
 
     record: RunRecord
     driver: Cost
-    """Of the driver's start: libraries, model, the first images."""
+    """Of this process so far, as of a run's driver: libraries, model, listing, the first images."""
     worker: Cost
     """Of a worker's start, with all that happens once in it."""
     sealing: Cost

@@ -2,9 +2,11 @@
 
 import random
 from collections.abc import Callable
+from functools import partial
 from statistics import fmean
 
 import pytest
+from scipy import stats
 
 from cifar_ray.config.execution import Execution
 from cifar_ray.config.labelling import (
@@ -14,7 +16,7 @@ from cifar_ray.config.labelling import (
     SourceReference,
 )
 from cifar_ray.config.prices import Prices
-from cifar_ray.prediction.estimate import Asked, forecast, makespan
+from cifar_ray.prediction.estimate import Asked, forecast, makespan, student_quantile
 from cifar_ray.prediction.forecast import Forecast
 from cifar_ray.prediction.gauge import ImageCost, Round
 from cifar_ray.prediction.manifest import shard_size
@@ -120,14 +122,19 @@ def forecast_of(seen: Survey, trial: Trial, asked: Asked | None = None) -> Forec
     return forecast(seen, seen.sample(), trial, asked or Asked(workers=2, threads=1))
 
 
+def test_quantiles_are_student_s() -> None:
+    for freedom in (4, 5, 9, 19):
+        assert student_quantile(freedom) == pytest.approx(stats.t.ppf(0.95, freedom), rel=2e-3)
+
+
 def test_a_small_store_is_measured_whole() -> None:
     entries = store_of(30, seed=1)
     costs = true_costs(entries, seed=1)
     seen = survey(ListedSource(entries), images_per_shard=8)
     found = forecast_of(seen, trial_of(seen, costs, steady))
     true_s = work_s(seen, costs) + DRIVER.cpu_s + 2 * START.cpu_s + SEALING.cpu_s
-    assert found.cpu_hours.expected * 3600 == pytest.approx(true_s + seen.cpu_seconds)
-    assert sum(found.stage_cpu_seconds.values()) == pytest.approx(true_s + seen.cpu_seconds)
+    assert found.cpu_hours.expected * 3600 == pytest.approx(true_s)
+    assert sum(found.stage_cpu_seconds.values()) == pytest.approx(true_s)
     # 30 images in parts of 8: each of two workers has two parts, the second one 8 + 6 images.
     wall_s = WAITING * work_s(seen, costs) * 16 / 30 + START.wall_s + SEALING.wall_s
     assert found.hours.expected * 3600 == pytest.approx(wall_s)
@@ -140,11 +147,11 @@ def test_intervals_hold_what_they_say_in_stores_of_all_kinds_and_are_narrow() ->
     held = 0
     for seed in range(20):
         rng = random.Random(seed)
-        entries = store_of(rng.choice((500, 3000, 12_000)), seed)
+        entries = store_of(rng.choice((300, 1000, 10_000)), seed)
         costs = true_costs(entries, seed)
         seen = survey(ListedSource(entries), None, seed)
-        found = forecast_of(seen, trial_of(seen, costs, lambda: rng.gauss(1.0, 0.05)))
-        fixed_s = DRIVER.cpu_s + 2 * START.cpu_s + SEALING.cpu_s + seen.cpu_seconds
+        found = forecast_of(seen, trial_of(seen, costs, partial(rng.gauss, 1.0, 0.05)))
+        fixed_s = DRIVER.cpu_s + 2 * START.cpu_s + SEALING.cpu_s
         true_h = (rng.gauss(1.0, 0.05) * work_s(seen, costs) + fixed_s) / 3600
         held += found.cpu_hours.low <= true_h <= found.cpu_hours.high
         if len(entries) >= 10_000:
@@ -157,7 +164,7 @@ def test_an_interval_that_ignores_how_the_machine_varies_would_not_hold() -> Non
     held = 0
     for seed in range(20):
         rng = random.Random(seed)
-        entries = store_of(3000, seed)
+        entries = store_of(1000, seed)
         costs = true_costs(entries, seed)
         seen = survey(ListedSource(entries), None, seed)
         found = forecast_of(seen, trial_of(seen, costs, steady))
@@ -184,7 +191,9 @@ def test_sizes_that_nobody_knows_are_estimated_too() -> None:
     trial = trial_of(seen, dict.fromkeys((entry.key for entry in entries), 0.001), steady)
     sized = tuple(
         tuple(
-            Round(**{**_fields(one), "images": tuple(i._replace(num_bytes=500) for i in one.images)})
+            Round(
+                **{**_fields(one), "images": tuple(i._replace(num_bytes=500) for i in one.images)}
+            )
             for one in round_
         )
         for round_ in trial.rounds

@@ -27,6 +27,8 @@ QUANTILE = (1 + CONFIDENCE) / 2
 NORMAL = NormalDist().inv_cdf(QUANTILE)
 UNSEEN = 0.05
 """Standard deviation, as a share of the whole, of what a trial does not show."""
+ONCE = 0.15
+"""The same for start and end, of which a trial sees one: they depend on the disk's caches too."""
 LISTED_A_PAGE = 1000
 GETS_A_PART, PUTS_A_PART = 8, 4
 Sample = dict[int, list[Entry]]
@@ -200,7 +202,7 @@ class _Scaled:
         pace = stdev(works) / fmean(works) * math.sqrt(1 + 1 / number)
         rounds = student_quantile(number - 1) * pace * expected
         sampling = NORMAL * scale * math.sqrt(self.sampling_variance)
-        unseen = NORMAL * UNSEEN * expected
+        unseen = NORMAL * math.hypot(UNSEEN * expected, ONCE * fixed)
         return Estimate.around(expected, math.hypot(rounds, sampling, unseen))
 
     def _sampling_variance(self) -> float:

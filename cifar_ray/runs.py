@@ -35,6 +35,8 @@ class LabellingRun:
 
     RECORD = "run.json"
     RECEIPT = "receipt.json"
+    FORECAST = "forecast.json"
+    """What `plan` said of the run before it began; the receipt compares it with what came."""
     FAILURES = "failures.parquet"
     REPORT = "report.html"
     PARTS_INDEX = "_parts.parquet"

@@ -3,9 +3,9 @@
 import signal
 from pathlib import Path
 
-from cifar_ray.cli import boundary, evaluate, predict, train
+from cifar_ray.cli import boundary, evaluate, predict, train, tune
 from cifar_ray.cli.main import terminate
-from cifar_ray.config.job import EvaluateJob, PredictJob, TrainJob, read_job
+from cifar_ray.config.job import EvaluateJob, PredictJob, TrainJob, TuneJob, read_job
 from cifar_ray.errors import InputError
 
 
@@ -22,6 +22,8 @@ def run(verb: str, path: str) -> int:
                 predict.run_job(job)
             case TrainJob():
                 train.run_job(job)
+            case TuneJob():
+                tune.run_job(job)
             case EvaluateJob():
                 evaluate.run_job(job)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 -- the boundary of a job

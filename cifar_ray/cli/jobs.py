@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.main import get_command
 
-from cifar_ray.cli import evaluate, predict, train
+from cifar_ray.cli import evaluate, predict, train, tune
 from cifar_ray.cli.boundary import INTERRUPTED, Ended, console
 from cifar_ray.cli.job_specs import Submit
 from cifar_ray.errors import InputError, did_you_mean, printable
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 DASHBOARD = "http://127.0.0.1:8265"
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 """The variable that Ray's own `ray job` reads."""
-SUBMITTED = {"predict": predict.register, "train": train.register, "evaluate": evaluate.register}
+SUBMITTED = {
+    "predict": predict.register,
+    "train": train.register,
+    "tune": tune.register,
+    "evaluate": evaluate.register,
+}
 REFUSED = ("--dry-run", "--profile")
 SUBMIT_EXAMPLES = """
 [bold]Examples[/bold]

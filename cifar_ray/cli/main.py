@@ -17,6 +17,7 @@ from cifar_ray.cli import (
     export,
     jobs,
     models,
+    plan,
     predict,
     serve,
     status,
@@ -55,7 +56,7 @@ def options(
 
 
 VERBS = (
-    *(predict, verify, status, export),
+    *(plan, predict, verify, status, export),
     *(train, tune, evaluate, models),
     *(jobs, cluster, doctor),
     *(serve, bot),

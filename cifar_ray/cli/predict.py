@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cifar_ray.config.job import PredictJob
     from cifar_ray.config.labelling import LabellingConfig, RunOptions
     from cifar_ray.prediction.engine import Engine
+    from cifar_ray.prediction.forecast import Compared
     from cifar_ray.prediction.history import Reason
     from cifar_ray.prediction.lease import Lease
     from cifar_ray.prediction.plan import Plan, Request
@@ -333,8 +334,17 @@ def _show_receipt(plan: "Plan", receipt: "Receipt", as_json: bool) -> None:
         table.add_row(f"  {status}", f"{number:,}")
     output = Console(highlight=False)
     output.print(table)
+    for name, compared in (receipt.forecast or {}).items():
+        output.print(Text(_comparison(name, compared)))
     output.print(Text(f"Rows    {plan.store.uri}/predictions"))
     output.print(Text(f"Report  {plan.store.uri}/report.html"))
+
+
+def _comparison(name: str, compared: "Compared") -> str:
+    planned = f"{compared.expected:,.4g}"
+    if compared.low < compared.high:
+        planned += f" ({compared.low:,.4g} to {compared.high:,.4g})"
+    return f"Planned {name.replace('_', ' ')} {planned}, was {compared.actual:,.4g}"
 
 
 def _show_stages(stages: dict[str, float]) -> None:

@@ -14,10 +14,12 @@ from rich.text import Text
 from cifar_ray import __version__
 from cifar_ray.cli.boundary import console
 from cifar_ray.cli.display import duration
+from cifar_ray.cli.job_specs import Submit
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.errors import CifarRayError, InputError, printable
 
 if TYPE_CHECKING:
+    from cifar_ray.config.job import TuneJob
     from cifar_ray.config.search import SearchName, SearchSpec
     from cifar_ray.training.loop import EpochRow
     from cifar_ray.training.search.record import Records, TrialRecord
@@ -41,6 +43,7 @@ def register(app: typer.Typer) -> None:
 
 
 def tune(
+    context: typer.Context,
     data: Annotated[
         str | None,
         typer.Argument(metavar="DATA", help="`cifar10`, or a folder with a sub-folder a class."),
@@ -86,7 +89,10 @@ def tune(
     json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Search for a recipe's best hyperparameters, by validation images alone."""
+    submit = context.obj if isinstance(context.obj, Submit) else None
     if resume is not None:
+        if submit is not None:
+            raise InputError("A job goes on by the command that began it: leave out --resume.")
         if any(option is not None for option in (data, recipe, space, out)):
             raise typer.BadParameter("--resume takes all else from the search's folder.")
         from cifar_ray.training.search.opening import read_search
@@ -97,7 +103,7 @@ def tune(
             raise typer.BadParameter("give DATA, --recipe, --space and --out; or --resume RUN.")
         spec = _spec(data, recipe, space, set_ or [], search, scheduler, trials).model_copy(
             update={
-                "run": str((out or Path()).expanduser().absolute()),
+                "run": str(out or ""),
                 "seed": seed,
                 "workers_per_trial": workers_per_trial,
                 "gpus_per_trial": gpus_per_trial,
@@ -106,11 +112,39 @@ def tune(
     if dry_run:
         _show_planned(spec, json_)
         return
+    if submit is not None:
+        submit(_job(spec, refit))
+        return
+    _run(_here(spec), refit, address, json_)
+
+
+def run_job(job: "TuneJob") -> None:
+    """Search as was submitted, as the verb does."""
+    _run(_here(job.search), job.refit, None, as_json=False)
+
+
+def _job(spec: "SearchSpec", refit: bool) -> "TuneJob":
+    from cifar_ray.config.job import TuneJob
+    from cifar_ray.config.search import check_search
+
+    check_search(spec)
+    return TuneJob(search=spec, refit=refit)
+
+
+def _here(spec: "SearchSpec") -> "SearchSpec":
+    """Return the spec with places as this machine finds them from any folder."""
+    places = {"run": str(Path(spec.run).expanduser().absolute())}
+    if spec.data != "cifar10":
+        places["data"] = str(Path(spec.data).expanduser().absolute())
+    return spec.model_copy(update=places)
+
+
+def _run(spec: "SearchSpec", refit: bool, address: str | None, as_json: bool) -> None:
     records = _search(spec, address or os.environ.get("RAY_ADDRESS"))
     best = records.best()
     if best is None:
         raise CifarRayError(_why_nothing(records))
-    _show_best(records, best, json_, _refit(records, best) if refit else None)
+    _show_best(records, best, as_json, _refit(records, best) if refit else None)
 
 
 def _spec(
@@ -141,7 +175,7 @@ def _spec(
         scheduler=scheduler or ("none" if search in ("grid", "pbt") else "asha"),
         num_trials=trials or DEFAULT_TRIALS,
         seed=0,
-        data=data if data == "cifar10" else str(Path(data).expanduser().absolute()),
+        data=data,
         run="",
         settings=tuple(settings),
         code_version=__version__,

@@ -19,6 +19,7 @@ from pydantic import (
 from cifar_ray import __version__
 from cifar_ray.config.execution import ExecutionRequest
 from cifar_ray.config.labelling import LabellingConfig, RunOptions
+from cifar_ray.config.search import SearchSpec
 from cifar_ray.config.training import TrainingConfig
 from cifar_ray.errors import InputError, printable
 
@@ -92,6 +93,36 @@ class TrainJob(_Job):
         return without_credentials(place)
 
 
+class TuneJob(_Job):
+    """`cifar-ray tune` on a cluster."""
+
+    verb: Literal["tune"] = "tune"
+    search: SearchSpec
+    refit: bool = False
+
+    @property
+    def data(self) -> str:
+        """DATA."""
+        return self.search.data
+
+    @property
+    def destination(self) -> str:
+        """The search's folder."""
+        return self.search.run
+
+    def moved(self, data: str, destination: str) -> "TuneJob":
+        """Return the same search over other places."""
+        search = self.search.model_copy(update={"data": data, "run": destination})
+        return self.model_copy(update={"search": search})
+
+    @field_validator("search")
+    @classmethod
+    def _without_credentials(cls, search: SearchSpec) -> SearchSpec:
+        without_credentials(search.data)
+        without_credentials(search.run)
+        return search
+
+
 class EvaluateJob(_Job):
     """`cifar-ray evaluate` on a cluster: on one node of it."""
 
@@ -107,7 +138,7 @@ class EvaluateJob(_Job):
         return without_credentials(place)
 
 
-Job = PredictJob | TrainJob | EvaluateJob
+Job = PredictJob | TrainJob | TuneJob | EvaluateJob
 _ADAPTER: TypeAdapter[Job] = TypeAdapter(Annotated[Job, Field(discriminator="verb")])
 
 

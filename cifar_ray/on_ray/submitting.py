@@ -22,6 +22,7 @@ from cifar_ray.config.job import (
     EvaluateJob,
     Job,
     TrainJob,
+    TuneJob,
     is_local,
 )
 from cifar_ray.errors import InputError, printable
@@ -85,6 +86,9 @@ class Submitter:
         if isinstance(job, TrainJob):
             data = job.data if job.data == "cifar10" else self._place("DATA", job.data)
             return job.model_copy(update={"data": data, "destination": destination})
+        if isinstance(job, TuneJob):
+            data = job.data if job.data == "cifar10" else self._place("DATA", job.data)
+            return job.moved(data, destination)
         if isinstance(job, EvaluateJob):
             data = job.data if job.data == "cifar10" else self._place("DATA", job.data)
             bundles = tuple(_uploaded(place, destination) for place in job.bundles)

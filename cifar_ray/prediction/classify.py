@@ -35,7 +35,7 @@ from cifar_ray.prediction.part import PartFooter, write_part
 from cifar_ray.prediction.read_ahead import MAX_BYTES_AHEAD, Read, reads, reads_ahead
 from cifar_ray.prediction.row import OK, Outcome, Scoring, ShardRows
 from cifar_ray.prediction.sources import Entry, Fetcher, Source, TransientFault
-from cifar_ray.prediction.stopwatch import Stopwatch
+from cifar_ray.prediction.stopwatch import CpuMeter, Stopwatch
 from cifar_ray.prediction.watchdog import Limits
 from cifar_ray.runs import ShardName
 from cifar_ray.storage import Store
@@ -62,6 +62,7 @@ class Equipment:
     scoring: Scoring
     decode_threads: int
     reopening: Reopening | None = None
+    cpu: CpuMeter = field(default_factory=CpuMeter)
 
     def decoding(self) -> Decoding:
         """Start what decodes; to be closed."""
@@ -261,7 +262,8 @@ class Classifying:
         _add(shard.stages, "write", time.perf_counter() - started)
         energies = np.concatenate(shard.energies) if shard.energies else np.empty(0)
         median = float(np.median(energies)) if len(energies) else None
-        return ShardDone(str(shard.name), footer, median, shard.stages)
+        cpu_seconds = self.equipment.cpu.lap()
+        return ShardDone(str(shard.name), footer, median, shard.stages, cpu_seconds)
 
 
 def fill_slot(

@@ -2,7 +2,6 @@
 
 import tempfile
 import time
-from collections import Counter
 from itertools import islice
 from pathlib import Path
 
@@ -11,9 +10,9 @@ from pydantic import BaseModel, ConfigDict
 from cifar_ray.models.backends import resolve_execution
 from cifar_ray.prediction.classify import Classifying, TakeShard
 from cifar_ray.prediction.events import ShardDone
-from cifar_ray.prediction.manifest import shard_size
 from cifar_ray.prediction.plan import FIRST_IMAGES, Request, make_plan, open_bundle
-from cifar_ray.prediction.sources import Entry, Skipped, Source, find_source, open_source
+from cifar_ray.prediction.sources import find_source, open_source
+from cifar_ray.prediction.survey import survey
 from cifar_ray.prediction.worker import equip
 from cifar_ray.runs import LabellingRun, ShardName
 
@@ -44,37 +43,23 @@ def dry_run(request: Request, num_cores: int) -> Preview:
     reference = find_source(request.source, request.root, request.config.columns)
     source = open_source(reference, request.config)
     bundle = open_bundle(request.model, request.weights)
-    listed, image_bytes, skipped = _count(source)
+    seen = survey(source, request.config.images_per_shard)
     seconds_an_image, measured, warnings = _measure(request)
     threads = resolve_execution(request.execution, bundle.spec).threads
     workers = max(1, num_cores // threads)
     return Preview(
         model=bundle.id,
         classes=", ".join(bundle.spec.labels[:10]) + (" …" if len(bundle.spec.labels) > 10 else ""),
-        found=listed + skipped.total(),
-        skipped=dict(sorted(skipped.items())),
-        listed=listed,
-        image_bytes=image_bytes,
-        parts=_num_parts(listed, request.config.images_per_shard),
-        output_bytes=listed * ROW_BYTES,
-        seconds=listed * seconds_an_image / workers,
+        found=seen.found,
+        skipped=dict(sorted(seen.skipped.items())),
+        listed=seen.listed,
+        image_bytes=seen.image_bytes,
+        parts=len(seen.shards),
+        output_bytes=seen.listed * ROW_BYTES,
+        seconds=seen.listed * seconds_an_image / workers,
         basis=f"from {measured} images on one worker, for {workers}",
         warnings=warnings,
     )
-
-
-def _count(source: Source) -> tuple[int, int, Counter[str]]:
-    """Return images, their bytes, and what is skipped."""
-    listed = image_bytes = 0
-    skipped: Counter[str] = Counter()
-    for range_number in range(len(source.reference.ranges)):
-        for item in source.listing(range_number).entries(None):
-            if isinstance(item, Entry):
-                listed += 1
-                image_bytes += max(0, item.size_bytes)
-            elif isinstance(item, Skipped):
-                skipped[item.kind] += 1
-    return listed, image_bytes, skipped
 
 
 def _measure(request: Request) -> tuple[float, int, tuple[str, ...]]:
@@ -104,11 +89,3 @@ def _measure(request: Request) -> tuple[float, int, tuple[str, ...]]:
 
 def _one_by_one(shards: list[ShardName]) -> TakeShard:
     return lambda wait: shards.pop() if shards else None
-
-
-def _num_parts(listed: int, images_per_shard: int | None) -> int:
-    number, left = 0, listed
-    while left > 0:
-        left -= shard_size(ShardName(0, number), images_per_shard)
-        number += 1
-    return number

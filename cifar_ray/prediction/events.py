@@ -61,6 +61,8 @@ class ShardDone:
     footer: PartFooter
     energy_median: float | None
     stage_seconds: dict[str, float]
+    cpu_seconds: float
+    """Of the worker's process since its last shard; at first, since its start."""
 
 
 @dataclass(frozen=True, slots=True)

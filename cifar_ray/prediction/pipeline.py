@@ -7,7 +7,7 @@ engine     for each shard without a part, on a worker:      (local.py, on_ray/pr
                fetch -> decode -> preprocess -> classify -> row -> part
 sealing    every part checked and counted                   (sealing.py)
 report     a page about it                                  (report.py)
-seal       the receipt written, last                        (receipt.py)
+seal       the receipt written, last, with what `plan` said (receipt.py, forecast.py)
 """
 
 import math
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from cifar_ray.errors import CifarRayError, TooManyFailures
 from cifar_ray.prediction.engine import Engine, Paused, RunEvent
 from cifar_ray.prediction.events import Listed, Progress, ShardDone
+from cifar_ray.prediction.forecast import compare, read_forecast
 from cifar_ray.prediction.history import last_reopening
 from cifar_ray.prediction.manifest import Manifest
 from cifar_ray.prediction.plan import Plan
@@ -57,6 +58,8 @@ class RunProgress:
     image_bytes: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     stage_seconds: Counter[str] = field(default_factory=Counter)
+    cpu_seconds: float = 0.0
+    """Of all workers."""
     pause: Paused | None = None
     warning: str | None = None
     started: float = field(default_factory=time.monotonic)
@@ -113,12 +116,27 @@ def label(plan: Plan, engine: Engine, max_failure_rate: float, display: Display)
     spec, speed = plan.bundle.spec, progress.speed()
     store.delete(LabellingRun.MARKS)
     write_report(store, plan.source, record, spec, receipt, speed, progress.warning)
-    receipt = seal(store, receipt)
+    receipt = seal(store, _with_forecast(receipt, plan, progress, speed))
     if receipt.failure_rate > max_failure_rate:
         raise TooManyFailures(
             _too_many(receipt.num_failed, receipt.listed, Counter(receipt.failed))
         )
     return receipt
+
+
+def _with_forecast(receipt: Receipt, plan: Plan, progress: RunProgress, speed: Speed) -> Receipt:
+    """Hold what `plan` said against what came, if all of it came of this command."""
+    if progress.rows != receipt.listed:
+        return receipt
+    actual = {
+        "images": receipt.listed,
+        "parts": receipt.parts,
+        "read_bytes": receipt.image_bytes,
+        "cpu_hours": (progress.cpu_seconds + time.process_time()) / 3600,
+        "hours": speed.seconds / 3600,
+    }
+    compared = compare(read_forecast(plan.store), plan.record, actual)
+    return receipt.model_copy(update={"forecast": compared})
 
 
 def follow(progress: RunProgress, event: RunEvent, plan: Plan) -> None:
@@ -139,6 +157,7 @@ def follow(progress: RunProgress, event: RunEvent, plan: Plan) -> None:
             progress.shards_done += 1
             progress.statuses.update(event.footer.counts)
             progress.stage_seconds.update(event.stage_seconds)
+            progress.cpu_seconds += event.cpu_seconds
             if event.energy_median is not None:
                 progress.warning = energy_warning(event.energy_median, plan.bundle.spec)
         case Paused():

@@ -47,6 +47,7 @@ FOLDERS = ("folder", "parquet", "tar", "zip")
 OWN_NAMES = (
     LabellingRun.RECORD,
     LabellingRun.RECEIPT,
+    LabellingRun.FORECAST,
     LabellingRun.FAILURES,
     LabellingRun.REPORT,
     LabellingRun.PARTS_INDEX,
@@ -114,7 +115,7 @@ def prepare(request: Request) -> Prepared:
         check_same_run(existing, request, bundle, reference)
         return Prepared(request, reference, store, bundle, existing, [])
     if not request.fresh:
-        _refuse_strangers(store)
+        refuse_strangers(store)
     first = first_entries(open_source(reference, request.config))
     return Prepared(request, reference, store, bundle, None, first)
 
@@ -267,7 +268,8 @@ def first_entries(source: Source) -> list[Entry]:
     return entries
 
 
-def _refuse_strangers(store: Store) -> None:
+def refuse_strangers(store: Store) -> None:
+    """Raise `InputError` if a place without a run holds what is none of ours."""
     own = {*OWN_NAMES, LabellingRun.LEASE}
     names = [name for name in store.names("") if name not in own]
     if names:

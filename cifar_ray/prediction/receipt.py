@@ -5,6 +5,7 @@ import hashlib
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cifar_ray.errors import InputError, printable
+from cifar_ray.prediction.forecast import Compared
 from cifar_ray.runs import LabellingRun
 from cifar_ray.storage import Store
 from cifar_ray.storage.digests import file_digest
@@ -37,6 +38,8 @@ class Receipt(BaseModel):
     ends_digest: str = ""
     """Over the files that end the ranges of the manifest."""
     parts_digest: str
+    forecast: dict[str, Compared] | None = None
+    """What `plan` had said, beside what came; where one command did the whole run."""
     files: dict[str, str] = {}
     """SHA-256 (hex) of the run's other files, by name; set when it is sealed."""
     sealed_at: str
@@ -59,8 +62,9 @@ class Receipt(BaseModel):
         return self.num_failed / self.listed if self.listed else 0.0
 
     def own_digest(self) -> str:
-        """Return what `digest` must be."""
-        return hashlib.sha256(self.model_dump_json(exclude={"digest"}).encode()).hexdigest()
+        """Return what `digest` must be; runs that nobody planned have the one that they had."""
+        exclude = {"digest"} if self.forecast else {"digest", "forecast"}
+        return hashlib.sha256(self.model_dump_json(exclude=exclude).encode()).hexdigest()
 
     def to_bytes(self) -> bytes:
         """Return the file."""

@@ -77,7 +77,7 @@ class SampledEntries:
     def entries(self, after: str | None) -> Iterator[ListedItem]:
         """List the images; the first call lists all once more, to find the dividing hash."""
         for item in self.listing.entries(after):
-            if isinstance(item, Entry) and self._rank(item) > self._largest:
+            if isinstance(item, Entry) and rank(item, self.seed) > self._largest:
                 item = Skipped("(not in the sample)")
             yield item
 
@@ -87,16 +87,18 @@ class SampledEntries:
         heap: list[tuple[int, int]] = []
         for item in self.listing.entries(None):
             if isinstance(item, Entry):
-                first, second = self._rank(item)
+                first, second = rank(item, self.seed)
                 heapq.heappush(heap, (-first, -second))
                 if len(heap) > self.size:
                     heapq.heappop(heap)
         return (-heap[0][0], -heap[0][1]) if heap else (-1, -1)
 
-    def _rank(self, entry: Entry) -> tuple[int, int]:
-        """Rank by key, so that every form of a store gives the same sample; equal keys by place."""
-        return self._hash(entry.key), self._hash(entry.cursor)
 
-    def _hash(self, text: str) -> int:
-        digest = hashlib.sha256(f"{self.seed}\0{text}".encode()).digest()
-        return int.from_bytes(digest[:8], "big")
+def rank(entry: Entry, seed: int) -> tuple[int, int]:
+    """Rank by key, so that every form of a store gives the same sample; equal keys by place."""
+    return _hash(entry.key, seed), _hash(entry.cursor, seed)
+
+
+def _hash(text: str, seed: int) -> int:
+    digest = hashlib.sha256(f"{seed}\0{text}".encode()).digest()
+    return int.from_bytes(digest[:8], "big")

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from cifar_ray import __version__
 from cifar_ray.config.execution import ExecutionRequest
-from cifar_ray.config.job import PredictJob
+from cifar_ray.config.job import PredictJob, TuneJob
 from cifar_ray.config.labelling import LabellingConfig, RunOptions
+from cifar_ray.config.recipes import get_recipe
+from cifar_ray.config.search import SearchSpec
+from cifar_ray.config.spaces import get_space
 from tests.conftest import REPOSITORY
 
 
@@ -38,6 +42,29 @@ def test_a_spec_is_run_and_run_again(drawn_images: Path, tmp_path: Path) -> None
     again = run("predict", spec)
     assert again.returncode == 0
     assert "complete already" in again.stderr
+
+
+def test_a_search_is_opened_as_the_verb_opens_it(tmp_path: Path) -> None:
+    config = get_recipe("cnn-122k")
+    folder = tmp_path / "search"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("somebody else's")
+    search = SearchSpec(
+        config=config,
+        space=get_space("optimizer", config),
+        search="random",
+        scheduler="none",
+        num_trials=1,
+        seed=0,
+        data="cifar10",
+        run=str(folder),
+        code_version=__version__,
+    )
+    spec = tmp_path / "spec.json"
+    spec.write_bytes(TuneJob(search=search).to_bytes())
+    done = run("tune", spec)
+    assert done.returncode == 2, done.stderr
+    assert "holds no search" in done.stderr
 
 
 def test_what_is_wrong_is_told_with_the_verb_s_exit_code(tmp_path: Path) -> None:

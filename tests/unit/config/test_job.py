@@ -6,9 +6,18 @@ import pytest
 from pydantic import ValidationError
 
 from cifar_ray.config.execution import ExecutionRequest
-from cifar_ray.config.job import PredictJob, TrainJob, read_job, without_credentials
+from cifar_ray.config.job import (
+    Job,
+    PredictJob,
+    TrainJob,
+    TuneJob,
+    read_job,
+    without_credentials,
+)
 from cifar_ray.config.labelling import LabellingConfig, RunOptions
 from cifar_ray.config.recipes import get_recipe
+from cifar_ray.config.search import SearchSpec
+from cifar_ray.config.spaces import get_space
 from cifar_ray.errors import InputError
 
 
@@ -29,8 +38,24 @@ def train_job() -> TrainJob:
     )
 
 
-@pytest.mark.parametrize("job", [predict_job(), train_job()], ids=lambda job: job.verb)
-def test_a_spec_file_gives_the_job_again(job: PredictJob | TrainJob, tmp_path: Path) -> None:
+def tune_job(data: str = "cifar10", run: str = "/runs/search") -> TuneJob:
+    config = get_recipe("cnn-122k")
+    search = SearchSpec(
+        config=config,
+        space=get_space("whole", config),
+        search="tpe",
+        scheduler="asha",
+        num_trials=4,
+        seed=1,
+        data=data,
+        run=run,
+        code_version="0",
+    )
+    return TuneJob(search=search, refit=True)
+
+
+@pytest.mark.parametrize("job", [predict_job(), train_job(), tune_job()], ids=lambda job: job.verb)
+def test_a_spec_file_gives_the_job_again(job: Job, tmp_path: Path) -> None:
     path = tmp_path / "spec.json"
     path.write_bytes(job.to_bytes())
     again = read_job(path)
@@ -78,6 +103,9 @@ def test_no_field_of_a_spec_takes_credentials() -> None:
     for field in ("source", "destination", "model"):
         with pytest.raises((InputError, ValidationError), match="leave user name"):
             predict_job(**{field: "s3://key:secret@bucket/x"})
+    for place in ("data", "run"):
+        with pytest.raises((InputError, ValidationError), match="leave user name"):
+            tune_job(**{place: "s3://key:secret@bucket/x"})
 
 
 def test_an_at_sign_in_a_key_is_no_credential() -> None:

@@ -12,9 +12,11 @@ if find_spec("ray") is None:
     pytest.skip("Ray has no package for this platform", allow_module_level=True)
 
 from cifar_ray.config.execution import ExecutionRequest
-from cifar_ray.config.job import EvaluateJob, PredictJob, TrainJob, read_job
+from cifar_ray.config.job import EvaluateJob, PredictJob, TrainJob, TuneJob, read_job
 from cifar_ray.config.labelling import LabellingConfig, RunOptions
 from cifar_ray.config.recipes import get_recipe
+from cifar_ray.config.search import SearchSpec
+from cifar_ray.config.spaces import get_space
 from cifar_ray.errors import InputError
 from cifar_ray.on_ray.jobs import Jobs
 from cifar_ray.on_ray.submitting import Submitter
@@ -108,6 +110,35 @@ def test_local_training_data_is_refused_and_cifar10_is_not(server: JobServer) ->
     shared = Submitter(Jobs(server.url), shared_path=True)
     sent = shared.submit(asked.model_copy(update={"data": "cifar10"}))
     assert json.loads(server.files(sent.job_id)["spec.json"])["data"] == "cifar10"
+
+
+def test_a_search_travels_with_its_space_and_the_place_that_it_writes_to(
+    server: JobServer, tmp_path: Path
+) -> None:
+    config = get_recipe("cnn-122k")
+    search = SearchSpec(
+        config=config,
+        space=get_space("optimizer", config),
+        search="random",
+        scheduler="none",
+        num_trials=2,
+        seed=0,
+        data="cifar10",
+        run=str(tmp_path / "search"),
+        code_version="0",
+    )
+    asked = TuneJob(search=search)
+    with pytest.raises(InputError, match="--shared-path"):
+        Submitter(Jobs(server.url)).submit(asked)
+    sent = Submitter(Jobs(server.url), shared_path=True).submit(asked)
+    assert sent.job_id.startswith("tune-")
+    assert server.jobs[sent.job_id]["entrypoint"] == "exec python jobs/tune.py spec.json"
+    files = server.files(sent.job_id)
+    assert "jobs/tune.py" in files
+    (tmp_path / "spec.json").write_bytes(files["spec.json"])
+    assert read_job(tmp_path / "spec.json") == asked
+    row = Jobs(server.url).row(sent.job_id)
+    assert (row.verb, row.destination) == ("tune", search.run)
 
 
 def test_a_local_model_goes_beside_the_destination_once(server: JobServer, tmp_path: Path) -> None:

@@ -1,0 +1,201 @@
+"""`cifar-ray plan`: what a labelling run will take, before it."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cifar_ray.cli.boundary import console
+from cifar_ray.cli.display import duration
+from cifar_ray.config.machine import usable_cores
+from cifar_ray.errors import InputError
+
+if TYPE_CHECKING:
+    from cifar_ray.prediction.estimate import Asked
+    from cifar_ray.prediction.forecast import Estimate, Forecast
+    from cifar_ray.prediction.plan import Request
+
+EXAMPLES = """
+[bold]Examples[/bold]
+
+  cifar-ray plan photos
+
+  cifar-ray plan photos --out labels --model torchvision:resnet50
+
+  cifar-ray plan s3://bucket/photos --workers 200 --deadline 2 --prices prices.toml
+
+[bold]A price table[/bold]: currency = "USD", cpu_hour, gpu_hour, get_1000, put_1000 (listings too),
+transfer_gb; what is left out costs nothing.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("plan", epilog=EXAMPLES)(plan)
+
+
+def plan(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="As for `predict`.")],
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="DEST", help="Keep the plan there; the receipt will compare."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A bundle's folder, or torchvision:NAME. Default: the model in the box."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="With torchvision:NAME: its weights, as a file.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="That the run will have. Default: as here.")
+    ] = None,
+    deadline: Annotated[
+        float | None, typer.Option(min=0, metavar="HOURS", help="How many workers meet it?")
+    ] = None,
+    prices: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A price table, as TOML.")
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where the model runs.")
+    ] = "auto",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"], typer.Option(help="What the model computes in.")
+    ] = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a batch.")] = None,
+    images_per_shard: Annotated[
+        int | None, typer.Option(min=1, help="A constant number of images a part.")
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Keys that match this pattern, and no others.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Leave out keys that match this pattern.")
+    ] = None,
+    root: Annotated[
+        str | None,
+        typer.Option(help="The folder below which a manifest's uris lie. Default: its own."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Tell time, cost and output of a run, by labelling 200 images of all sizes on this machine.
+
+    Nothing is written but the plan itself, and that only with --out.
+    """
+    from cifar_ray.config.execution import ExecutionRequest
+    from cifar_ray.config.labelling import LabellingConfig
+    from cifar_ray.config.prices import read_prices
+    from cifar_ray.models.backends import resolve_execution
+    from cifar_ray.prediction.estimate import Asked
+    from cifar_ray.prediction.plan import Request, open_bundle
+
+    table = read_prices(prices) if prices else None
+    config = LabellingConfig(
+        images_per_shard=images_per_shard,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+    )
+    request = Request(
+        source=source,
+        destination=out or "",
+        model=model,
+        weights=weights,
+        config=config,
+        execution=ExecutionRequest(device=device, precision=precision, batch_size=batch_size),
+        root=root,
+    )
+    threads = resolve_execution(request.execution, open_bundle(model, weights).spec).threads
+    here = max(1, usable_cores() // threads)
+    asked = Asked(workers or here, threads, out, table, deadline)
+    found = _forecast(request, asked, min(asked.workers, here), seed)
+    if json_:
+        sys.stdout.write(found.model_dump_json(indent=2) + "\n")
+    else:
+        _show(found)
+
+
+def _forecast(request: "Request", asked: "Asked", side_by_side: int, seed: int) -> "Forecast":
+    from cifar_ray.prediction.estimate import forecast
+    from cifar_ray.prediction.plan import destination_store, first_entries, refuse_strangers
+    from cifar_ray.prediction.sources import find_source, open_source, split_source
+    from cifar_ray.prediction.survey import survey
+    from cifar_ray.prediction.trial import run_trial
+    from cifar_ray.runs import LabellingRun
+
+    reference = find_source(request.source, request.root)
+    store = destination_store(asked.destination, reference) if asked.destination else None
+    if store is not None:
+        if store.exists(LabellingRun.RECORD):
+            raise InputError(
+                f"--out {store.uri} holds a run already. A plan is kept before a run begins: leave "
+                "--out away, or give the place of a new one."
+            )
+        refuse_strangers(store)
+    source = open_source(split_source(reference, request.config), request.config)
+    first_entries(source)
+    console.print("Listing the store.")
+    seen = survey(source, request.config.images_per_shard, seed)
+    sample = seen.sample()
+    entries = [entry for stratum in sample.values() for entry in stratum]
+    console.print(Text(f"Labelling {len(entries)} of {seen.listed:,} images on trial."))
+    found = forecast(seen, sample, run_trial(request, entries, side_by_side), asked)
+    if store is not None:
+        store.write(LabellingRun.FORECAST, found.to_bytes())
+    return found
+
+
+def _show(found: "Forecast") -> None:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("found", f"{found.found:,}")
+    for kind, number in found.skipped.items():
+        table.add_row(Text(f"  skipped {kind}"), f"{number:,}")
+    table.add_row("to label", f"{found.listed:,} images")
+    table.add_row("to read", _interval(found.read_bytes.times(1e-6), "MB"))
+    written = _interval(found.written_bytes.times(1e-6), "MB")
+    table.add_row("to write", f"{found.parts:,} parts, {written}")
+    if found.requests:
+        kinds = ", ".join(f"{number:,} {kind.upper()}" for kind, number in found.requests.items())
+        table.add_row("requests", kinds)
+    table.add_row("CPU-hours", _interval(found.cpu_hours, ""))
+    for stage, seconds in found.stage_cpu_seconds.items():
+        table.add_row(f"  {stage}", f"{seconds:,.2f} s")
+    if found.gpu_hours is not None:
+        table.add_row("GPU-hours", _interval(found.gpu_hours, ""))
+    table.add_row("time", _time(found))
+    if found.money is not None:
+        table.add_row("money", _interval(found.money, found.currency or ""))
+    if found.deadline_hours is not None:
+        table.add_row(f"in {found.deadline_hours:g} hours", _workers(found))
+    output = Console(highlight=False)
+    output.print(table)
+    output.print(
+        Text(
+            f"In brackets: 90 % intervals, from {found.sample} images that "
+            f"{found.measured_side_by_side} workers here labelled {found.rounds} times over.",
+            style="dim",
+        )
+    )
+
+
+def _time(found: "Forecast") -> str:
+    bounds = found.hours.times(3600)
+    between = f"{duration(bounds.low)} to {duration(bounds.high)}"
+    return f"{duration(bounds.expected)} ({between}) with {found.workers} workers"
+
+
+def _workers(found: "Forecast") -> str:
+    if found.workers_for_deadline is None:
+        return "cannot be met: start, end and the largest part alone take longer"
+    return f"{found.workers_for_deadline:,} workers"
+
+
+def _interval(estimate: "Estimate", unit: str) -> str:
+    text = f"{estimate.expected:,.3g} {unit}".rstrip()
+    if estimate.low == estimate.high:
+        return text
+    return f"{text} ({estimate.low:,.3g} to {estimate.high:,.3g})"

@@ -1,0 +1,203 @@
+"""A run on trial: the sample of a store, labelled by as many workers at once as a run would have.
+
+Side by side because cores that are all busy are slower than one alone, and in rounds because a
+machine is not equally fast all the time: a forecast has to allow for how much rounds differ.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+from cifar_ray.config.labelling import RunRecord
+from cifar_ray.errors import CifarRayError
+from cifar_ray.models.backends import open_backend
+from cifar_ray.prediction.events import WorkerError, from_line
+from cifar_ray.prediction.gauge import Round
+from cifar_ray.prediction.manifest import Manifest, RangeEnd, chunk_bytes, range_end_bytes
+from cifar_ray.prediction.plan import Plan, Request, make_plan
+from cifar_ray.prediction.report import Speed, write_report
+from cifar_ray.prediction.sealing import draw_up, unfit_parts
+from cifar_ray.prediction.sources import Entry
+from cifar_ray.runs import LabellingRun, ShardName
+
+MIN_ROUNDS = 5
+MAX_ROUNDS = 20
+ENOUGH_S = 10.0
+"""After that, no further round than the least."""
+LOG_LINES = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """CPU seconds and wall seconds."""
+
+    cpu_s: float
+    wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What was measured."""
+
+    record: RunRecord
+    driver: Cost
+    """Of this process so far, as of a run's driver: libraries, model, listing, the first images."""
+    worker: Cost
+    """Of a worker's start, with all that happens once in it."""
+    sealing: Cost
+    """Of the end of a run: sums, report, receipt."""
+    rounds: tuple[tuple[Round, ...], ...]
+    """Of each round, what each worker measured."""
+
+
+def run_trial(request: Request, sample: Sequence[Entry], num_workers: int) -> Trial:
+    """Label a sample of SOURCE in a temporary folder, some times over.
+
+    Raises what a run would; `CifarRayError` for a sample over which a worker dies.
+    """
+    with tempfile.TemporaryDirectory(prefix="cifar-ray-") as folder:
+        started = time.perf_counter()
+        plan = make_plan(replace(request, destination=str(Path(folder) / "trial")))
+        driver = Cost(time.process_time(), time.perf_counter() - started)
+        # What a model needs once on a machine is no part of a run.
+        open_backend(plan.bundle, plan.record.execution)
+        shards = [_lay_out(plan, sample, number) for number in range(num_workers)]
+        worker, rounds = _measure(plan, shards)
+        return Trial(plan.record, driver, worker, _seal(plan), rounds)
+
+
+def _lay_out(plan: Plan, sample: Sequence[Entry], number: int) -> tuple[ShardName, ShardName]:
+    """Write the sample, and its first image alone, into the manifest as shards of one worker."""
+    manifest = Manifest(plan.store, None, plan.record.source.carried)
+    names = ShardName(0, 2 * number), ShardName(0, 2 * number + 1)
+    for name, entries in zip(names, (list(sample), list(sample[:1])), strict=True):
+        data = chunk_bytes(entries, RangeEnd(len(entries), {}), carried=manifest.carried)
+        plan.store.create(LabellingRun.manifest_chunk(name), data)
+    return names
+
+
+def _measure(
+    plan: Plan, shards: list[tuple[ShardName, ShardName]]
+) -> tuple[Cost, tuple[tuple[Round, ...], ...]]:
+    with _workers(plan, shards) as workers:
+        wall_s = sum(worker.ready() for worker in workers) / len(workers)
+        # Caches fill, and libraries load what they load late.
+        first = _round(workers)
+        rounds: list[tuple[Round, ...]] = []
+        started = time.perf_counter()
+        while len(rounds) < MIN_ROUNDS or (
+            len(rounds) < MAX_ROUNDS and time.perf_counter() - started < ENOUGH_S
+        ):
+            rounds.append(_round(workers))
+    later_s = _mean([one.seconds for round_ in rounds for one in round_])
+    once_s = _mean([one.start_s + max(0.0, one.seconds - later_s) for one in first])
+    return Cost(once_s, wall_s), tuple(rounds)
+
+
+def _seal(plan: Plan) -> Cost:
+    """Do what a run does at its end, and measure it."""
+    manifest = Manifest(plan.store, None)
+    for number in range(len(plan.record.source.ranges)):
+        end = range_end_bytes(RangeEnd(0, {}))
+        plan.store.create(LabellingRun.range_end(number), end)
+    started, cpu_started = time.perf_counter(), time.process_time()
+    unfit = unfit_parts(plan.store, plan.record, manifest)
+    assert not unfit, f"the trial has written every part, but for {unfit}"
+    receipt = draw_up(plan.store, plan.record, manifest)
+    nothing = Speed(0, 0, 0.0, {})
+    write_report(plan.store, plan.source, plan.record, plan.bundle.spec, receipt, nothing, None)
+    return Cost(time.process_time() - cpu_started, time.perf_counter() - started)
+
+
+class _Worker:
+    """A process that measures."""
+
+    def __init__(self, plan: Plan, sample: ShardName, single: ShardName, log: IO[str]) -> None:
+        self.log = log
+        self.started = time.perf_counter()
+        source = plan.source.reference.without_ranges().model_dump_json()
+        command = [sys.executable, "-m", "cifar_ray.prediction.gauge", plan.store.uri, source]
+        self.process = subprocess.Popen(
+            [*command, str(sample), str(single)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            encoding="utf-8",
+            # As the local engine starts its workers.
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    def end(self) -> None:
+        """Kill it; all that it writes lies in the trial's folder."""
+        self.process.kill()
+        self.process.communicate()
+
+    def ready(self) -> float:
+        """Wait for the model; wall seconds since the start."""
+        self.answer()
+        return time.perf_counter() - self.started
+
+    def ask(self) -> None:
+        """Begin a round."""
+        assert self.process.stdin is not None, "a pipe by construction"
+        try:
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return  # The missing answer tells.
+
+    def answer(self) -> str:
+        """Wait for a line; raises the error that it may say, or that there is none."""
+        assert self.process.stdout is not None, "a pipe by construction"
+        line = self.process.stdout.readline()
+        if not line.endswith("\n"):
+            raise CifarRayError(self._death())
+        if '"kind": "error"' in line:
+            error = from_line(line)
+            assert isinstance(error, WorkerError), "as it says"
+            raise error.as_exception()
+        return line
+
+    def _death(self) -> str:
+        code = self.process.wait()
+        self.log.seek(0)
+        log = "\n".join(self.log.read().splitlines()[-LOG_LINES:])
+        return (
+            f"A process that measures ended with exit code {code}; perhaps the sample holds an "
+            "image that crashes the decoder. `predict` does such images with care; another --seed "
+            f"draws other ones.\nThe end of its log:\n{log}"
+        )
+
+
+@contextmanager
+def _workers(plan: Plan, shards: list[tuple[ShardName, ShardName]]) -> Iterator[list[_Worker]]:
+    """Start a worker for each pair of shards, and end them with the block."""
+    with ExitStack() as opened:
+        workers: list[_Worker] = []
+        for sample, single in shards:
+            log = opened.enter_context(
+                tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+            )
+            worker = _Worker(plan, sample, single, log)
+            opened.callback(worker.end)
+            workers.append(worker)
+        yield workers
+
+
+def _round(workers: list[_Worker]) -> tuple[Round, ...]:
+    """Let all begin at once, and wait for all."""
+    for worker in workers:
+        worker.ask()
+    return tuple(Round.from_json(worker.answer()) for worker in workers)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

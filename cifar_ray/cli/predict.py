@@ -306,8 +306,10 @@ def _engine(plan: "Plan", options: "RunOptions") -> tuple["Engine", str]:
         )
         ray_engine = RayEngine(options.workers, options.store_timeout_s, options.address)
         return ray_engine, f"Ray engine ({reason}), {number}."
+    from cifar_ray.prediction.arrow_alone import keep_pandas_out
     from cifar_ray.prediction.local import LocalEngine
 
+    keep_pandas_out()
     num_workers = options.workers or max(1, cores // plan.record.execution.threads)
     local_engine = LocalEngine(
         plan.store.uri, plan.source.reference, num_workers, options.store_timeout_s

@@ -16,6 +16,7 @@ from typing import TextIO
 from cifar_ray.config.labelling import RunRecord, SourceReference
 from cifar_ray.errors import CifarRayError
 from cifar_ray.models.backends import open_backend
+from cifar_ray.prediction.arrow_alone import keep_pandas_out
 from cifar_ray.prediction.classify import Classifying, Equipment
 from cifar_ray.prediction.events import Event, Progress, WorkerError, WorkerReady, to_line
 from cifar_ray.prediction.history import last_reopening
@@ -90,6 +91,7 @@ def main() -> int:
     # What libraries print must not mix with the messages.
     reporter = _Reporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
+    keep_pandas_out()
     try:
         source = SourceReference.model_validate_json(sys.argv[2])
         _work(open_store(sys.argv[1]), source, reporter)

@@ -7,6 +7,7 @@ take all cores but one: with none left for the reads, the pipeline would stand s
 """
 
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ def label(folder: str, bundle: Bundle) -> Iterator[list[Row]]:
     def preprocess(row: dict[str, Any]) -> dict[str, Any]:
         return {"path": row["path"], "image": transform(Image.fromarray(row["image"])).numpy()}
 
+    # Else Ray writes a token into the user's home.
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     ray.init(address="local", include_dashboard=False, log_to_driver=False)
     labels = (
         ray.data.read_images(folder, mode="RGB", include_paths=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.bar import Bar
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 RAY_REPAYS_CORES = 32
 """From so many cores on, one driver that starts processes is no longer the better engine."""
+
+PROFILE_BAR_WIDTH = 40
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -337,9 +340,11 @@ def _show_receipt(plan: "Plan", receipt: "Receipt", as_json: bool) -> None:
 
 
 def _show_stages(stages: dict[str, float]) -> None:
-    table = Table("stage", "seconds, all workers")
+    table = Table("stage", "seconds, all workers", "share", "")
+    total = sum(stages.values())
     for stage, seconds in sorted(stages.items(), key=lambda item: -item[1]):
-        table.add_row(stage, f"{seconds:.2f}")
+        bar = Bar(total, 0, seconds, width=PROFILE_BAR_WIDTH)
+        table.add_row(stage, f"{seconds:.2f}", f"{seconds / total:.0%}", bar)
     Console().print(table)
 
 

@@ -39,8 +39,13 @@ format: $(STAMP)  ## mend what ruff can mend
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(STAMP)  ## measure images/s against a hand-written loop
-	@$(BIN)/python -m benchmarks.predict
+bench-predict: $(STAMP)  ## measure labelling against its peers (OPTIONS="--store cifar --model box")
+	@$(BIN)/python -m benchmarks.predict $(OPTIONS)
+
+bench-peers: $(STAMP)  ## install the peers that the lock does not have, in an environment of their own
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python out/peers
+	@$(BIN)/uv pip install --python out/peers/bin/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --python out/peers/bin/python -r benchmarks/peers/requirements.txt
 
 bench-training: $(STAMP)  ## measure training against a hand-written loop
 	@$(BIN)/python -m benchmarks.training
@@ -65,4 +70,4 @@ $(STAMP): requirements.lock pyproject.toml
 	@PYTHON=$(PYTHON) tools/install.sh
 	@touch $@
 
-.PHONY: bench bench-training check clean clean-room demo format help install lock test test-all
+.PHONY: bench-peers bench-predict bench-training check clean clean-room demo format help install lock test test-all

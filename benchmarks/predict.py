@@ -1,137 +1,239 @@
-"""Labelling beside a hand-written loop, in turn, on the same files: `python -m benchmarks.predict`.
+"""Labelling beside its peers, in turn, on the same files: `python -m benchmarks.predict`.
 
-Prints, as medians over the pairs: images/s of the whole process and of the steady state, CPU time
-an image, and seconds to the first committed part; and the ratio to the peer of the same run. A
-steady state begins with the first part (cifar-ray) or the first batch (the peer).
+Prints, as Markdown and as medians over the pairs: images/s of the whole process and of the steady
+state, CPU time an image, peak memory and seconds to the first committed part; how many times faster
+the local engine is than each peer of the same pair, and each peer than the float32 loop; and the
+ceiling, which is decoding alone plus the model alone on the same cores.
+
+A steady state begins when each worker has committed a part (cifar-ray) or with the first batch (the
+peers). "Beyond" is the CPU time an image beyond decode and model: from two runs of the local engine
+over stores of two sizes, so that what is paid once a run is not in it.
 """
 
 import argparse
 import json
 import os
 import platform
-import random
-import resource
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
 import pyarrow.parquet as pq
-from rich.console import Console
-from rich.table import Table
 
-from cifar_ray.models.bundle import Bundle
-from tests.drawing import draw
+from benchmarks.bundles import bundle_of
+from benchmarks.measuring import REPOSITORY, Usage, measure
+from benchmarks.stores import STORES
+from cifar_ray.config.machine import usable_cores
+from cifar_ray.models.backends.machine import detect_instruction_set
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-PEER = "DataLoader, float32"
+OURS, RAY = "cifar-ray, local engine", "cifar-ray, Ray engine"
+FLOAT32 = "DataLoader, float32"
+THEIR_PYTHON = REPOSITORY / "out" / "peers" / "bin" / "python"
+
+
+@dataclass(frozen=True)
+class Peer:
+    name: str
+    module: str
+    python: Path = Path(sys.executable)
+    needs: str = ""
+    """A package that is not in the lock."""
+
+
+PEERS = {
+    "float32": Peer(FLOAT32, "dataloader_float32"),
+    "expert": Peer("DataLoader, tuned", "dataloader_expert"),
+    "ray-data": Peer("Ray Data's pipeline", "ray_data"),
+    "daft": Peer("Daft", "daft_udf", THEIR_PYTHON, "daft"),
+    "timm": Peer("timm", "timm_loader", THEIR_PYTHON, "timm"),
+}
+ENGINES = {OURS: ["--local"], RAY: ["--engine", "ray"]}
 
 
 @dataclass(frozen=True)
 class Measured:
     images: int
-    wall_s: float
-    cpu_s: float
-    steady_images_per_s: float
+    usage: Usage
+    steady: float | None
+    """Images/s; None where a run is too short to have a steady state."""
     first_part_s: float | None = None
 
 
-def children_cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+@dataclass
+class Bench:
+    store: Path
+    bundle: Path
+    folder: Path
+    results: dict[str, list[Measured]] = field(default_factory=dict)
+    beyond_us: list[float] = field(default_factory=list)
+    imports_s: list[float] = field(default_factory=list)
+    ceilings: list[dict[str, dict[str, float]]] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+
+    def pair(self, engines: list[str], peers: list[Peer]) -> None:
+        """Run each once, in turn."""
+        for engine in engines:
+            self._add(engine, self.run_ours(ENGINES[engine]))
+        for peer in peers:
+            self._add(peer.name, self.run_peer(peer))
+        usage, printed = self._python("-m", "benchmarks.ceiling", str(self.store), str(self.bundle))
+        self.ceilings.append(json.loads(printed.splitlines()[-1]))
+        whole = self.results[OURS][-1]
+        part = self.run_ours([*ENGINES[OURS], "--limit", str(max(1, whole.images // 10))])
+        slope_s = (whole.usage.cpu_s - part.usage.cpu_s) / (whole.images - part.images)
+        self.beyond_us.append(1e6 * (slope_s - ceiling_cpu_s(self.ceilings[-1])))
+        usage, _ = self._python("-c", "import torch")
+        self.imports_s.append(usage.wall_s)
+
+    def _add(self, name: str, measured: Measured) -> None:
+        self.results.setdefault(name, []).append(measured)
+
+    def _python(self, *arguments: str) -> tuple[Usage, str]:
+        return measure([sys.executable, *arguments], self.folder)
+
+    def run_ours(self, options: list[str]) -> Measured:
+        out = self.folder / "ours"
+        shutil.rmtree(out, ignore_errors=True)
+        command = ("-m", "cifar_ray", "predict", str(self.store), "--out", str(out))
+        usage, _ = self._python(*command, "--model", str(self.bundle), *options)
+        parts = sorted((out / "predictions").iterdir(), key=lambda path: path.stat().st_mtime)
+        times = [path.stat().st_mtime for path in parts]
+        rows = [pq.read_metadata(path).num_rows for path in parts]
+        workers = usable_cores()
+        steady = None
+        if len(parts) > workers:
+            steady = sum(rows[workers:]) / (times[-1] - times[workers - 1])
+        return Measured(sum(rows), usage, steady, times[0] - usage.began)
+
+    def run_peer(self, peer: Peer) -> Measured:
+        command = ["-m", f"benchmarks.peers.{peer.module}", str(self.store), str(self.bundle)]
+        usage, printed = measure([str(peer.python), *command], self.folder)
+        steady = json.loads(printed.splitlines()[-1])
+        labels = self.folder / "labels.csv"
+        images = len(labels.read_text().splitlines())
+        labels.unlink()
+        rate = steady["images"] / steady["seconds"] if steady["images"] else None
+        return Measured(images, usage, rate)
 
 
-def timed(command: list[str], folder: Path) -> tuple[float, float, float, str]:
-    """Run a command in a folder; wall-clock start, wall seconds, CPU seconds, what it printed."""
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    before, clock, started = children_cpu_s(), time.time(), time.perf_counter()
-    done = subprocess.run(
-        command, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE, text=True
-    )
-    return clock, time.perf_counter() - started, children_cpu_s() - before, done.stdout
+def ceiling_cpu_s(ceiling: dict[str, dict[str, float]]) -> float:
+    return ceiling["decode"]["cpu_s"] + ceiling["model"]["cpu_s"]
 
 
-def run_ours(store: Path, bundle: Path, folder: Path, options: list[str]) -> Measured:
-    out = folder / "ours"
-    shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "cifar_ray", "predict", str(store), "--out", str(out)]
-    clock, wall_s, cpu_s, _ = timed([*command, "--model", str(bundle), *options], folder)
-    parts = sorted((out / "predictions").iterdir(), key=lambda path: path.stat().st_mtime)
-    times = [path.stat().st_mtime for path in parts]
-    rows = [pq.read_metadata(path).num_rows for path in parts]
-    steady = sum(rows[1:]) / (times[-1] - times[0])
-    return Measured(sum(rows), wall_s, cpu_s, steady, times[0] - clock)
+def ratio(ours: list[Measured], theirs: list[Measured], of: str) -> str:
+    """Return the median over pairs of ours to theirs, in images/s or images a CPU second."""
+
+    def value(run: Measured) -> float | None:
+        if of == "steady":
+            return run.steady
+        return run.images / (run.usage.wall_s if of == "whole" else run.usage.cpu_s)
+
+    values = [(value(a), value(b)) for a, b in zip(ours, theirs, strict=True)]
+    found = [a / b for a, b in values if a is not None and b is not None]
+    return f"{median(found):.2f}×" if found else "–"
 
 
-def run_peer(store: Path, bundle: Path, folder: Path) -> Measured:
-    module = "benchmarks.peers.dataloader_float32"
-    command = [sys.executable, "-m", module, str(store), str(bundle)]
-    _, wall_s, cpu_s, printed = timed(command, folder)
-    steady = json.loads(printed.splitlines()[-1])
-    images = len((folder / "labels.csv").read_text().splitlines())
-    return Measured(images, wall_s, cpu_s, steady["images"] / steady["seconds"])
-
-
-def draw_store(folder: Path, number: int) -> None:
-    """Fill a folder with drawn 32×32 JPEG, where no other is given."""
-    rng = random.Random(0)
-    for i in range(number):
-        draw(rng, (32, 32), "RGB").save(folder / f"{i:05}.jpg")
-
-
-def table_of(results: dict[str, list[Measured]]) -> Table:
-    table = Table("", "images/s whole", "images/s steady", "CPU ms/image", "first part, s")
-    peers = results[PEER]
-    for name, runs in results.items():
+def report(bench: Bench) -> str:
+    """Return the tables."""
+    lines = [
+        "| | images/s, whole | images/s, steady | CPU ms an image | peak MiB | first part, s |"
+        " cifar-ray is: whole | steady | CPU | to the float32 loop: steady | CPU |",
+        "|---|" + "---|" * 10,
+    ]
+    ours, float32 = bench.results[OURS], bench.results.get(FLOAT32)
+    for name, runs in bench.results.items():
+        steady = [run.steady for run in runs if run.steady is not None]
         firsts = [run.first_part_s for run in runs if run.first_part_s is not None]
-        table.add_row(
+        cells = [
             name,
-            f"{median(run.images / run.wall_s for run in runs):,.0f}",
-            f"{median(run.steady_images_per_s for run in runs):,.0f}",
-            f"{median(run.cpu_s / run.images * 1000 for run in runs):.2f}",
-            f"{median(firsts):.1f}" if firsts else "",
-        )
-        if name != PEER:
-            pairs = list(zip(runs, peers, strict=True))
-            whole = median(p.wall_s / r.wall_s for r, p in pairs)
-            steady = median(r.steady_images_per_s / p.steady_images_per_s for r, p in pairs)
-            cpu = median(p.cpu_s / r.cpu_s for r, p in pairs)
-            table.add_row("  ratio", f"{whole:.2f}×", f"{steady:.2f}×", f"{cpu:.2f}×", "")
-    return table
+            f"{median(run.images / run.usage.wall_s for run in runs):,.1f}",
+            f"{median(steady):,.1f}" if steady else "–",
+            f"{median(run.usage.cpu_s / run.images * 1000 for run in runs):.2f}",
+            f"{median(run.usage.peak_bytes for run in runs) / 2**20:,.0f}",
+            f"{median(firsts):.1f}" if firsts else "–",
+        ]
+        own = name == OURS
+        cells += ["–"] * 3 if own else [ratio(ours, runs, of) for of in ("whole", "steady", "cpu")]
+        cells += [ratio(runs, float32, of) for of in ("steady", "cpu")] if float32 else ["–"] * 2
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [f"| {name}: not installed (`make bench-peers`) |" for name in bench.absent]
+    return "\n".join([*lines, "", *ceiling_lines(bench)])
+
+
+def ceiling_lines(bench: Bench) -> list[str]:
+    last = bench.ceilings[-1]
+    rates = [
+        1 / sum(1 / part["images_per_s"] for part in ceiling.values()) for ceiling in bench.ceilings
+    ]
+    shares = [
+        run.steady / rate
+        for run, rate in zip(bench.results[OURS], rates, strict=True)
+        if run.steady is not None
+    ]
+    parts = "; ".join(
+        f"{kind} alone {median(one[kind]['images_per_s'] for one in bench.ceilings):,.0f} images/s,"
+        " "
+        f"{1e6 * median(one[kind]['cpu_s'] for one in bench.ceilings):,.0f} µs of CPU an image "
+        f"({last[kind]['name']})"
+        for kind in ("decode", "model")
+    )
+    reached = f"{median(shares):.0%}" if shares else "–"
+    return [
+        f"- Ceiling on the same cores: {median(rates):,.1f} images/s; {parts}.",
+        f"- The local engine's steady state is {reached} of it.",
+        f"- CPU an image beyond decode and model: {median(bench.beyond_us):,.0f} µs, from "
+        f"{min(bench.beyond_us):,.0f} to {max(bench.beyond_us):,.0f} in the pairs.",
+        f"- A bare `import torch` took {median(bench.imports_s):.1f} s in the same pairs.",
+    ]
+
+
+def installed(peer: Peer) -> bool:
+    if not peer.needs:
+        return True
+    found = peer.python.parents[1].glob(f"lib/python*/site-packages/{peer.needs}/__init__.py")
+    return next(found, None) is not None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--store", type=Path, help="a folder of images; default: 2,000 drawn ones")
-    parser.add_argument("--bundle", type=Path, help="default: the model in the box")
-    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--store", default="drawn", help=f"{', '.join(STORES)}, or a folder")
+    parser.add_argument("--model", default="box", help="box, a bundle's folder, or a network")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--limit", type=int, help="take the first N images of the store only")
+    parser.add_argument("--peers", default=",".join(PEERS), help="some of them, or none")
     parser.add_argument("--ray", action="store_true", help="measure the Ray engine too")
     arguments = parser.parse_args()
-    bundle = arguments.bundle or Bundle.default().path
+    chosen = [PEERS[name] for name in arguments.peers.split(",") if name != "none"]
     with tempfile.TemporaryDirectory(prefix="cifar-ray-bench-") as name:
         folder = Path(name)
-        store = arguments.store or folder / "drawn"
-        if arguments.store is None:
-            store.mkdir()
-            draw_store(store, 2000)
-        engines = {"cifar-ray, local": ["--local"]}
-        if arguments.ray:
-            engines["cifar-ray, ray"] = ["--engine", "ray"]
-        results: dict[str, list[Measured]] = {name: [] for name in (*engines, PEER)}
+        store = folder / "store"
+        store.mkdir()
+        if arguments.store in STORES:
+            STORES[arguments.store](store)
+        else:
+            shutil.copytree(arguments.store, store, dirs_exist_ok=True)
+        for surplus in sorted(store.iterdir())[arguments.limit or sys.maxsize :]:
+            surplus.unlink()
+        bundle = bundle_of(arguments.model, folder)
+        bench = Bench(store, bundle.path, folder)
+        bench.absent = [peer.name for peer in chosen if not installed(peer)]
+        load = os.getloadavg()[0]
         for _ in range(arguments.pairs):
-            for engine, options in engines.items():
-                results[engine].append(run_ours(store.absolute(), bundle, folder, options))
-            results[PEER].append(run_peer(store.absolute(), bundle, folder))
-    console = Console(width=100)
-    console.print(
-        f"{results[PEER][0].images:,} images, {Bundle.load(bundle).id}, medians of "
-        f"{arguments.pairs} pairs, {os.cpu_count()} cores ({platform.machine()})"
+            bench.pair(
+                [OURS, RAY][: 1 + arguments.ray], [peer for peer in chosen if installed(peer)]
+            )
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "openvino", "ray"))
+    print(
+        f"\n{bench.results[OURS][0].images:,} images of the store `{arguments.store}`, {bundle.id} "
+        f"({bundle.spec.trained_on.dataset}); {arguments.pairs} pairs; {usable_cores()} cores "
+        f"({detect_instruction_set()}, {platform.machine()}), load {load:.0f} to "
+        f"{os.getloadavg()[0]:.0f}; Python {platform.python_version()}, {versions}.\n"
     )
-    console.print(table_of(results))
+    print(report(bench))
 
 
 if __name__ == "__main__":

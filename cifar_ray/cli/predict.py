@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.bar import Bar
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 RAY_REPAYS_CORES = 32
 """From so many cores on, one driver that starts processes is no longer the better engine."""
+
+PROFILE_BAR_WIDTH = 40
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -310,8 +313,10 @@ def _engine(plan: "Plan", options: "RunOptions") -> tuple["Engine", str]:
         )
         ray_engine = RayEngine(options.workers, options.store_timeout_s, options.address)
         return ray_engine, f"Ray engine ({reason}), {number}."
+    from cifar_ray.prediction.arrow_alone import keep_pandas_out
     from cifar_ray.prediction.local import LocalEngine
 
+    keep_pandas_out()
     num_workers = options.workers or max(1, cores // plan.record.execution.threads)
     local_engine = LocalEngine(
         plan.store.uri, plan.source.reference, num_workers, options.store_timeout_s
@@ -348,9 +353,11 @@ def _comparison(name: str, compared: "Compared") -> str:
 
 
 def _show_stages(stages: dict[str, float]) -> None:
-    table = Table("stage", "seconds, all workers")
+    table = Table("stage", "seconds, all workers", "share", "")
+    total = sum(stages.values())
     for stage, seconds in sorted(stages.items(), key=lambda item: -item[1]):
-        table.add_row(stage, f"{seconds:.2f}")
+        bar = Bar(total, 0, seconds, width=PROFILE_BAR_WIDTH)
+        table.add_row(stage, f"{seconds:.2f}", f"{seconds / total:.0%}", bar)
     Console().print(table)
 
 

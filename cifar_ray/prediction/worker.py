@@ -13,11 +13,21 @@ import threading
 import time
 from typing import TextIO
 
+import psutil
+
 from cifar_ray.config.labelling import RunRecord, SourceReference
 from cifar_ray.errors import CifarRayError
 from cifar_ray.models.backends import open_backend
+from cifar_ray.prediction.arrow_alone import keep_pandas_out
 from cifar_ray.prediction.classify import Classifying, Equipment
-from cifar_ray.prediction.events import Event, Progress, WorkerError, WorkerReady, to_line
+from cifar_ray.prediction.events import (
+    Event,
+    Progress,
+    ShardDone,
+    WorkerError,
+    WorkerReady,
+    to_line,
+)
 from cifar_ray.prediction.history import last_reopening
 from cifar_ray.prediction.manifest import Manifest
 from cifar_ray.prediction.row import Scoring
@@ -90,6 +100,7 @@ def main() -> int:
     # What libraries print must not mix with the messages.
     reporter = _Reporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
+    keep_pandas_out()
     try:
         source = SourceReference.model_validate_json(sys.argv[2])
         _work(open_store(sys.argv[1]), source, reporter)
@@ -104,6 +115,8 @@ def _work(store: Store, source: SourceReference, reporter: _Reporter) -> None:
     threading.Thread(target=_read_names, args=(incoming,), daemon=True).start()
     equipment = equip(store, source)
     reporter.send(WorkerReady())
+    # From the process's beginning, so that its imports count.
+    start = {"start": time.time() - psutil.Process().create_time()}
 
     def take(wait: bool) -> ShardName | None:
         try:
@@ -115,6 +128,9 @@ def _work(store: Store, source: SourceReference, reporter: _Reporter) -> None:
         if isinstance(event, Progress):
             reporter.progress(event)
             continue
+        if isinstance(event, ShardDone):
+            event.stage_seconds.update(start)
+            start.clear()
         reporter.flush()
         reporter.send(event)
 

@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -35,7 +36,7 @@ class FolderSource:
 
     def uri(self, entry: Entry) -> str:
         """Return the `file://` uri that opens an image."""
-        return file_uri(self.root, entry)
+        return file_uri(self.reference.uri, entry)
 
 
 class FolderListing:
@@ -160,10 +161,15 @@ def _status(path: bytes) -> os.stat_result | None:
     return None
 
 
-def file_uri(root: Path, entry: Entry) -> str:
-    """Return the `file://` uri that opens an entry."""
+def file_uri(root: str, entry: Entry) -> str:
+    """Return the `file://` uri that opens an entry below a folder."""
     below = entry.locator if entry.locator is not None else entry.key.encode()
-    return "file://" + quote(os.fsencode(root)) + "/" + quote(below)
+    return _root_uri(root) + quote(below)
+
+
+@lru_cache
+def _root_uri(root: str) -> str:
+    return "file://" + quote(os.fsencode(Path(root))) + "/"
 
 
 def _locator(raw: bytes, key: str) -> bytes | None:

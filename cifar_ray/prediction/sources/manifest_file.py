@@ -113,8 +113,12 @@ class ManifestSource:
     @property
     def root(self) -> Path:
         """The folder below which all images lie."""
+        return Path(self._root)
+
+    @property
+    def _root(self) -> str:
         assert self.reference.root is not None, "find_manifest gives one"
-        return Path(self.reference.root)
+        return self.reference.root
 
     def listing(self, range_number: int) -> "ManifestListing":
         """Return the listing; a manifest is one range."""
@@ -126,7 +130,7 @@ class ManifestSource:
 
     def uri(self, entry: Entry) -> str:
         """Return the `file://` uri that opens an image, however the manifest writes it."""
-        return file_uri(self.root, entry)
+        return file_uri(self._root, entry)
 
 
 @dataclass(frozen=True, slots=True)

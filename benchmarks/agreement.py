@@ -1,0 +1,100 @@
+"""Do the choices made for speed change labels? `python -m benchmarks.agreement`.
+
+Labels different images by the reference (Pillow, decoded in full, eager float32) and as a run on
+this machine would (its decoder with DCT scaling, its backend), with the trained model in the box,
+and prints how many top labels agree; beside it the same after the images were shuffled, which is
+what chance would give. `crops`: parts of the photos, 512×384, as JPEG; `large`: the photos at 12
+megapixels.
+"""
+
+import argparse
+import io
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.stores import DATA, large
+from cifar_ray.config.execution import Execution, ExecutionRequest
+from cifar_ray.images.decode import decode
+from cifar_ray.models.backends import open_backend, resolve_execution
+from cifar_ray.models.bundle import Bundle
+from cifar_ray.models.scoring import probabilities
+
+CROP = (512, 384)
+NEAR_TIE = 0.02
+REFERENCE = ExecutionRequest(
+    device="cpu", precision="float32", backend="torch", decoder="pillow", decoder_scaling=False
+)
+FAST = ExecutionRequest(device="cpu")
+
+
+def crops(number: int) -> Iterator[bytes]:
+    """Yield parts of the photos, each of another size or place."""
+    rng = random.Random(0)
+    photos = [Image.open(path).convert("RGB") for path in sorted(DATA.glob("photos/*.JPEG"))]
+    for at in range(number):
+        photo = photos[at % len(photos)]
+        share = rng.uniform(0.3, 1)
+        width, height = int(photo.width * share), int(photo.height * share)
+        left, top = rng.randint(0, photo.width - width), rng.randint(0, photo.height - height)
+        buffer = io.BytesIO()
+        part = photo.crop((left, top, left + width, top + height)).resize(CROP)
+        part.save(buffer, "JPEG", quality=90)
+        yield buffer.getvalue()
+
+
+def large_photos() -> Iterator[bytes]:
+    with tempfile.TemporaryDirectory() as name:
+        large(Path(name))
+        for path in sorted(Path(name).iterdir()):
+            yield path.read_bytes()
+
+
+def inputs(files: list[bytes], bundle: Bundle, execution: Execution) -> np.ndarray:
+    preprocess = bundle.spec.preprocess
+    options = preprocess.decode_options(execution.decoder, execution.decoder_scaling)
+    return np.stack([preprocess.apply(decode(data, options).pixels) for data in files])
+
+
+def scores(files: list[bytes], bundle: Bundle, request: ExecutionRequest) -> np.ndarray:
+    """Return N×C probabilities, calibrated."""
+    execution = resolve_execution(request, bundle.spec)
+    backend, size = open_backend(bundle, execution), execution.batch_size
+    images = inputs(files, bundle, execution)
+    padded = np.concatenate([images, np.zeros((-len(images) % size, *images.shape[1:]), np.uint8)])
+    logits = [backend.run(padded[at : at + size]).logits for at in range(0, len(padded), size)]
+    return probabilities(np.concatenate(logits)[: len(images)], bundle.spec.temperature)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", choices=("crops", "large"), default="crops")
+    parser.add_argument("--number", type=int, default=2000, help="of crops")
+    arguments = parser.parse_args()
+    bundle = Bundle.default()
+    made = crops(arguments.number) if arguments.images == "crops" else large_photos()
+    files = list(made)
+    reference, fast = scores(files, bundle, REFERENCE), scores(files, bundle, FAST)
+    expected, found = reference.argmax(axis=1), fast.argmax(axis=1)
+    shuffled = np.random.default_rng(0).permutation(found)
+    commonest = Counter(expected.tolist()).most_common(1)[0][1]
+    ranked = np.sort(reference, axis=1)
+    execution = resolve_execution(FAST, bundle.spec)
+    print(
+        f"{len(files):,} different images ({arguments.images}), {bundle.id}: "
+        f"{execution.decoder} scaled and {execution.backend} {execution.precision} give the label "
+        f"of the reference for {(expected == found).mean():.2%}; shuffled "
+        f"{(expected == shuffled).mean():.2%}; the commonest label has "
+        f"{commonest / len(files):.0%}; confidence differs by "
+        f"{np.abs(reference - fast).max():.3f} at most; near-ties (within {NEAR_TIE}): "
+        f"{(ranked[:, -1] - ranked[:, -2] < NEAR_TIE).mean():.1%}."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
+RUNS ?= out/reports
 STAMP := .venv/.installed
 BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 \
@@ -45,6 +46,11 @@ bench: $(STAMP)  ## measure images/s against a hand-written loop
 bench-training: $(STAMP)  ## measure training against a hand-written loop
 	@$(BIN)/python -m benchmarks.training
 
+bench-reports: $(STAMP)  ## train the reports' recipes, RUNS=out/reports, and keep their table
+	@$(BIN)/python -m cifar_ray train cifar10 --recipe reports --out $(RUNS) \
+		$(if $(MAX_MINUTES),--max-minutes $(MAX_MINUTES))
+	@cp $(RUNS)/table.md benchmarks/results/training.md
+
 ##@ Keep
 lock: $(STAMP)  ## write requirements.lock again after pyproject.toml changed (UPGRADE=1: newest versions)
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements.lock
@@ -65,4 +71,4 @@ $(STAMP): requirements.lock pyproject.toml
 	@PYTHON=$(PYTHON) tools/install.sh
 	@touch $@
 
-.PHONY: bench bench-training check clean clean-room demo format help install lock test test-all
+.PHONY: bench bench-reports bench-training check clean clean-room demo format help install lock test test-all

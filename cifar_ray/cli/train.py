@@ -58,8 +58,8 @@ def train(
         str | None,
         typer.Argument(
             metavar="DATA",
-            help="`cifar10`, a folder with a sub-folder a class, or Parquet with `image` and "
-            "`label` columns.",
+            help="`cifar10`, a folder or s3:// place with a sub-folder a class, or Parquet with "
+            "`image` and `label` columns.",
         ),
     ] = None,
     recipe: Annotated[
@@ -219,7 +219,7 @@ def _spec_of_config(request: _Request, config: "TrainingConfig", run: str) -> "T
     data, weights = _data(request), request.weights
     return TrainingSpec(
         config=config,
-        data=data if data == "cifar10" else str(Path(data).expanduser().absolute()),
+        data=data if data == "cifar10" else _place(data),
         run=run,
         weights=str(Path(weights).expanduser().absolute()) if weights else None,
         device=choose_device(request.device),

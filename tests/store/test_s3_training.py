@@ -1,10 +1,13 @@
-"""Training runs that lie in a bucket."""
+"""Training runs and images to train on that lie in a bucket."""
 
+import io
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load
@@ -16,9 +19,12 @@ from cifar_ray.errors import InputError
 from cifar_ray.models.bundle import Bundle
 from cifar_ray.models.fetching import fetch_bundle
 from cifar_ray.storage import open_store
+from cifar_ray.training.held_out import load_held_out
 from cifar_ray.training.loop import EpochRow, Ranks
 from cifar_ray.training.pipeline import Watcher, train
 from cifar_ray.training.resume import open_run, read_spec
+from cifar_ray.training.sources import load as load_data
+from cifar_ray.training.split import digests
 from tests.drawing import draw_classes
 from tests.store.conftest import BUCKET
 
@@ -110,12 +116,56 @@ def test_another_run_or_other_things_in_the_place_are_refused(
         open_run(spec_of(classes, "s3://no-such-bucket-of-ours/run"))
 
 
+@pytest.fixture
+def in_bucket(classes: Path, prefix: str, place: str, client: Any) -> str:
+    """The classes' files as objects, one of them deeper, among others that are no images."""
+    for path in [*classes.rglob("*.png")]:
+        name = path.relative_to(classes).as_posix()
+        key = f"{prefix}classes/{name.replace('/07', '/deeper/07')}"
+        client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
+    for name in ("README", "_marks/x", "red/.hidden", "red/_SUCCESS"):
+        client.put_object(Bucket=BUCKET, Key=f"{prefix}classes/{name}", Body=b"x")
+    return f"{place}/classes"
+
+
+def test_classes_in_a_bucket_are_the_classes_of_a_folder(classes: Path, in_bucket: str) -> None:
+    ours, expected = load_data(in_bucket, 32), load_data(str(classes), 32)
+    assert ours.name == "classes"
+    assert ours.train.label_names == expected.train.label_names
+    assert torch.equal(ours.train.labels, expected.train.labels)
+    assert sorted(digests(ours.train)) == sorted(digests(expected.train))
+    for label in range(3):
+        of_class = ours.train.select(torch.nonzero(ours.train.labels == label).flatten())
+        there = expected.train.select(torch.nonzero(expected.train.labels == label).flatten())
+        assert set(digests(of_class)) == set(digests(there))
+
+
+def test_parquet_in_a_bucket_keeps_its_own_test_images(
+    classes: Path, prefix: str, place: str, client: Any
+) -> None:
+    images = [path.read_bytes() for path in sorted(classes.glob("*/*.png"))]
+    labels = [path.parent.name for path in sorted(classes.glob("*/*.png"))]
+    for name, rows in (("train-0", slice(0, 60, 2)), ("test-0", slice(1, 60, 2))):
+        sink = io.BytesIO()
+        pq.write_table(pa.table({"image": images[rows], "label": labels[rows]}), sink)
+        key = f"{prefix}table/{name}.parquet"
+        client.put_object(Bucket=BUCKET, Key=key, Body=sink.getvalue())
+    data = load_data(f"{place}/table", 32)
+    assert (len(data.train), data.test and len(data.test)) == (30, 30)
+    held_out = load_held_out(f"{place}/table", ("red", "green", "blue"))
+    assert held_out.description == "30 test images of table"
+    one = load_data(f"{place}/table/train-0.parquet", 32)
+    assert torch.equal(one.train.images, data.train.images)
+    with pytest.raises(InputError, match="is not there"):
+        load_data(f"{place}/nowhere", 32)
+
+
 def test_a_bundle_in_a_bucket_is_trained_evaluated_and_found_by_the_run(
-    classes: Path, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    in_bucket: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    trained = ("train", classes, "--recipe", "cnn-122k", "--out", f"{place}/run/", *settings)
-    evaluated = ("evaluate", f"{place}/run", classes, "--out", tmp_path / "out")
+    trained = ("train", in_bucket, "--recipe", "cnn-122k", "--out", f"{place}/run/", *settings)
+    evaluated = ("evaluate", f"{place}/run", in_bucket, "--out", tmp_path / "out")
     for command in (trained, evaluated):
         monkeypatch.setattr(sys, "argv", ["cifar-ray", *map(str, command)])
         with pytest.raises(SystemExit) as exit_:

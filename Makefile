@@ -8,6 +8,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
+RUNS ?= out/reports
 STAMP := .venv/.installed
 BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 \
@@ -39,6 +40,8 @@ format: $(STAMP)  ## mend what ruff can mend
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+bench: bench-predict bench-training  ## measure labelling and training against their peers
+
 bench-predict: $(STAMP)  ## measure labelling against its peers (OPTIONS="--store cifar --model box")
 	@$(BIN)/python -m benchmarks.predict $(OPTIONS)
 
@@ -49,6 +52,11 @@ bench-peers: $(STAMP)  ## install the peers that the lock does not have, in an e
 
 bench-training: $(STAMP)  ## measure training against a hand-written loop
 	@$(BIN)/python -m benchmarks.training
+
+bench-reports: $(STAMP)  ## train the reports' recipes, RUNS=out/reports, and keep their table
+	@$(BIN)/python -m cifar_ray train cifar10 --recipe reports --out $(RUNS) \
+		$(if $(MAX_MINUTES),--max-minutes $(MAX_MINUTES))
+	@cp $(RUNS)/table.md benchmarks/results/training.md
 
 ##@ Keep
 lock: $(STAMP)  ## write requirements.lock again after pyproject.toml changed (UPGRADE=1: newest versions)
@@ -70,4 +78,4 @@ $(STAMP): requirements.lock pyproject.toml
 	@PYTHON=$(PYTHON) tools/install.sh
 	@touch $@
 
-.PHONY: bench-peers bench-predict bench-training check clean clean-room demo format help install lock test test-all
+.PHONY: bench bench-peers bench-predict bench-reports bench-training check clean clean-room demo format help install lock test test-all

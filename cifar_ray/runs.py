@@ -114,6 +114,8 @@ class TrainingRun(EvaluationRun):
     """Paths of the files of a training run, which ends in an evaluation."""
 
     __slots__ = ()
+    HISTORY = "history.json"
+    PROGRESS = "progress.json"
 
     @property
     def bundle(self) -> Path:
@@ -138,12 +140,12 @@ class TrainingRun(EvaluationRun):
     @property
     def history(self) -> Path:
         """A row an epoch."""
-        return self.folder / "history.json"
+        return self.folder / self.HISTORY
 
     @property
     def progress(self) -> Path:
         """How far rank 0 is, while it trains under Ray."""
-        return self.folder / "progress.json"
+        return self.folder / self.PROGRESS
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,6 +25,8 @@ EXAMPLES = """
   cifar-ray evaluate runs/first/bundle cifar10 --out evaluation
 
   cifar-ray evaluate runs/first runs/second my-model photos-by-class --out comparison
+
+  cifar-ray evaluate torchvision:resnet18 torchvision:resnet50 photos-by-class --out imagenet
 """
 
 
@@ -38,40 +41,77 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="BUNDLE... DATA",
-            help="One or more bundles, or the runs that made them; then DATA: `cifar10` (its test"
-            " images), a folder with a sub-folder a class, or a .parquet file with `image` and"
-            " `label`.",
+            help="One or more bundles, the runs that made them, or torchvision:NAME; then DATA:"
+            " `cifar10` (its test images), a folder or s3:// place with a sub-folder a class, or"
+            " Parquet with `image` and `label`. Classes are matched by name.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where metrics and report go.")],
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")
     ] = "auto",
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With torchvision:NAME: its weights, or a folder with resnet50.pth and the like.",
+        ),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Judge models by labelled images: metrics.json, report.html and plots, in DIR."""
     *bundles, data = bundles_and_data
     if not bundles:
         raise typer.BadParameter("Give at least one bundle, and then DATA.")
+    if weights is not None and not any(map(_is_torchvisions, bundles)):
+        raise typer.BadParameter("--weights goes with torchvision:NAME in the place of a bundle.")
     from cifar_ray.config.job import EvaluateJob
 
     job = EvaluateJob(bundles=tuple(bundles), data=data, destination=str(out), device=device)
     if isinstance(context.obj, job_specs.Submit):
-        context.obj(job)
+        context.obj(_with_weights(job, weights))
     else:
-        _run(job, json_)
+        _run(job, weights, json_)
 
 
 def run_job(job: "EvaluateJob") -> None:
     """Run what was submitted, as the verb does."""
-    bundles = tuple(job_specs.local_bundle(place) for place in job.bundles)
-    _run(job.model_copy(update={"bundles": bundles}), as_json=False)
+    _run(job, weights=None, as_json=False)
 
 
-def _run(job: "EvaluateJob", as_json: bool) -> None:
-    from cifar_ray.training.evaluate_bundles import evaluate_bundles
+def _is_torchvisions(place: str) -> bool:
+    return place.startswith("torchvision:")
 
+
+def _with_weights(job: "EvaluateJob", weights: Path | None) -> "EvaluateJob":
+    """Let `--weights` be part of what is uploaded."""
+    if weights is None:
+        return job
+    from cifar_ray.models.pretrained import TORCHVISION, torchvision_bundle
+
+    bundles = tuple(
+        str(torchvision_bundle(place.removeprefix(TORCHVISION), weights).path)
+        if _is_torchvisions(place)
+        else place
+        for place in job.bundles
+    )
+    return job.model_copy(update={"bundles": bundles})
+
+
+def _run(job: "EvaluateJob", weights: Path | None, as_json: bool) -> None:
     out = Path(job.destination)
+    _show(judge(job.bundles, job.data, out, job.device, weights), out, as_json)
+
+
+def judge(
+    places: Sequence[str],
+    data: str,
+    out: Path,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    weights: Path | None = None,
+) -> "list[Evaluation]":
+    """Evaluate models behind a bar for each."""
+    from cifar_ray.training.evaluate_bundles import evaluate_bundles
 
     bar = Progress(
         TextColumn("{task.description}", markup=False),
@@ -90,10 +130,7 @@ def _run(job: "EvaluateJob", as_json: bool) -> None:
         bar.update(tasks[name], completed=done)
 
     with bar:
-        evaluations = evaluate_bundles(
-            [Path(path) for path in job.bundles], job.data, out, job.device, on_images
-        )
-    _show(evaluations, out, as_json)
+        return evaluate_bundles(places, data, out, device, on_images, weights)
 
 
 def _show(evaluations: "list[Evaluation]", out: Path, as_json: bool) -> None:

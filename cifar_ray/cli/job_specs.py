@@ -75,6 +75,6 @@ def request(job: "PredictJob") -> "Request":
 def local_bundle(place: str) -> str:
     """Return a bundle's folder on this machine; one that was uploaded to a bucket is fetched."""
     from cifar_ray.config.job import is_local
-    from cifar_ray.prediction.run_bundle import fetch_bundle
+    from cifar_ray.models.fetching import fetch_bundle
 
     return place if is_local(place) else str(fetch_bundle(place))

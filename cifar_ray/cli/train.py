@@ -51,13 +51,15 @@ def register(app: typer.Typer) -> None:
 
 def train(
     context: typer.Context,
-    out: Annotated[Path, typer.Option(metavar="RUN", help="The run's folder.")],
+    out: Annotated[
+        str, typer.Option(metavar="RUN", help="The run's place: a folder, or s3://BUCKET/PREFIX.")
+    ],
     data: Annotated[
         str | None,
         typer.Argument(
             metavar="DATA",
-            help="`cifar10`, a folder with a sub-folder a class, or Parquet with `image` and "
-            "`label` columns.",
+            help="`cifar10`, a folder or s3:// place with a sub-folder a class, or Parquet with "
+            "`image` and `label` columns.",
         ),
     ] = None,
     recipe: Annotated[
@@ -65,7 +67,7 @@ def train(
         typer.Option(help="A name that `cifar-ray recipes` lists; `reports` trains several."),
     ] = None,
     from_: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--from", metavar="RUN", help="Train what another run trained, again."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train together.")] = 1,
@@ -110,16 +112,20 @@ def train(
         return
     if recipe == REPORTS:
         from cifar_ray.cli.reproduce import reproduce
+        from cifar_ray.config.job import is_local
 
         if data != "cifar10" or from_ or settings:
             raise InputError(
                 "--recipe reports trains recipes as they are: give `cifar10` for DATA, and neither"
                 " --from, --set nor --from-scratch."
             )
+        runs = _place(out)
+        if not is_local(runs):
+            raise InputError(
+                f"--recipe reports puts a table and a page beside its runs: {out} is no folder."
+            )
         names = functools.partial(_spec_of_recipe, request)
-        reproduce(
-            out.expanduser().absolute(), names, lambda s: _train(s, local, address), max_minutes
-        )
+        reproduce(Path(runs), names, lambda s: _train(s, local, address), max_minutes)
         return
     _run(_spec(request, recipe, from_, out), local, address, json_)
 
@@ -127,7 +133,7 @@ def train(
 def run_job(job: "TrainJob") -> None:
     """Run what was submitted, as the verb does, with Ray."""
     request = _Request(job.data, job.weights, job.device, job.workers, list(job.settings))
-    spec = _spec_of_config(request, job.config, Path(job.destination).expanduser().absolute())
+    spec = _spec_of_config(request, job.config, _place(job.destination))
     _run(spec, local=False, address=os.environ.get("RAY_ADDRESS"), as_json=False)
 
 
@@ -153,18 +159,18 @@ class _Request:
     settings: list[str]
 
 
-def _spec(request: _Request, recipe: str | None, from_: Path | None, out: Path) -> "TrainingSpec":
+def _spec(request: _Request, recipe: str | None, from_: str | None, out: str) -> "TrainingSpec":
     """Return the run of a recipe, or of another run."""
     if (recipe is None) == (from_ is None):
         raise InputError("Give one of --recipe NAME and --from RUN.")
-    run = out.expanduser().absolute()
+    run = _place(out)
     if from_ is None:
         assert recipe is not None, "checked above"
         return _spec_of_recipe(request, recipe, run)
     from cifar_ray.config.training import override
     from cifar_ray.training.resume import read_spec
 
-    there = read_spec(from_.expanduser())
+    there = read_spec(_place(from_))
     here = _spec_of_recipe(
         dataclasses.replace(request, data=request.data or there.data, settings=[]),
         there.config.recipe,
@@ -179,7 +185,7 @@ def _spec(request: _Request, recipe: str | None, from_: Path | None, out: Path) 
     )
 
 
-def _job(request: _Request, recipe: str | None, from_: Path | None, out: Path) -> "TrainJob":
+def _job(request: _Request, recipe: str | None, from_: str | None, out: str) -> "TrainJob":
     """Return what travels to a cluster, which settles the rest by its own machines."""
     from cifar_ray.config.job import TrainJob
     from cifar_ray.config.recipes import get_recipe
@@ -189,7 +195,7 @@ def _job(request: _Request, recipe: str | None, from_: Path | None, out: Path) -
         raise InputError("A job trains one recipe: give --recipe NAME, and not --from.")
     return TrainJob(
         data=_data(request),
-        destination=str(out),
+        destination=out,
         config=override(get_recipe(recipe), request.settings),
         settings=tuple(request.settings),
         weights=request.weights,
@@ -198,14 +204,14 @@ def _job(request: _Request, recipe: str | None, from_: Path | None, out: Path) -
     )
 
 
-def _spec_of_recipe(request: _Request, recipe: str, run: Path) -> "TrainingSpec":
+def _spec_of_recipe(request: _Request, recipe: str, run: str) -> "TrainingSpec":
     from cifar_ray.config.recipes import get_recipe
     from cifar_ray.config.training import override
 
     return _spec_of_config(request, override(get_recipe(recipe), request.settings), run)
 
 
-def _spec_of_config(request: _Request, config: "TrainingConfig", run: Path) -> "TrainingSpec":
+def _spec_of_config(request: _Request, config: "TrainingConfig", run: str) -> "TrainingSpec":
     """Settle what depends on the machine that drives the run."""
     from cifar_ray.config.training import TrainingSpec
     from cifar_ray.training.device import choose_device
@@ -213,8 +219,8 @@ def _spec_of_config(request: _Request, config: "TrainingConfig", run: Path) -> "
     data, weights = _data(request), request.weights
     return TrainingSpec(
         config=config,
-        data=data if data == "cifar10" else str(Path(data).expanduser().absolute()),
-        run=str(run),
+        data=data if data == "cifar10" else _place(data),
+        run=run,
         weights=str(Path(weights).expanduser().absolute()) if weights else None,
         device=choose_device(request.device),
         threads=max(1, usable_cores() // request.workers),
@@ -222,6 +228,13 @@ def _spec_of_config(request: _Request, config: "TrainingConfig", run: Path) -> "
         settings=tuple(request.settings),
         code_version=__version__,
     )
+
+
+def _place(uri: str) -> str:
+    """Return a place in one spelling, whatever the user's was."""
+    from cifar_ray.storage import open_store
+
+    return open_store(uri).uri
 
 
 def _data(request: _Request) -> str:

@@ -13,6 +13,8 @@ from cifar_ray.models.bundle import Bundle, save_bundle
 from cifar_ray.models.bundle_spec import BundleSpec, TrainedOn
 from cifar_ray.models.cache import cache_folder
 
+TORCHVISION = "torchvision:"
+"""Begins the names of torchvision's networks."""
 # Some weights were published before torchvision renamed layers, and it renames them when it loads.
 _RENAMED = (
     (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\."), r"\1\2."),
@@ -25,18 +27,31 @@ _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 def torchvision_bundle(name: str, weights_file: Path | None = None) -> Bundle:
     """Return a torchvision classifier with its published transforms and class names.
 
-    The weights are torchvision's default ones, downloaded by it, or those of a file with the same
-    classes. Either becomes a bundle in the cache folder, and is opened from there the next time
-    without loading torch. Raises `InputError` for unknown names and failing downloads.
+    The weights are torchvision's default ones, downloaded by it, or those of a file (in a folder,
+    of the file that is named as torchvision's) with the same classes. Either becomes a bundle in
+    the cache folder, and is opened from there the next time without loading torch. Raises
+    `InputError` for unknown names and failing downloads.
     """
-    network = f"torchvision:{name}"
+    network = f"{TORCHVISION}{name}"
     registry.get(network)
+    if weights_file is not None:
+        weights_file = in_folder(weights_file, name)
     version = installed_version("torchvision") or "absent"
     origin = f"default-{version}" if weights_file is None else _file_digest(weights_file)
     folder = cache_folder() / "models" / f"torchvision-{name}-{origin}"
     if folder.exists():
         return Bundle.load(folder)
     return _make(name, network, weights_file, folder)
+
+
+def in_folder(weights: Path, name: str | None) -> Path:
+    """Return the file itself, or a folder's file for the network that torchvision calls `name`."""
+    if not weights.is_dir():
+        return weights
+    found = sorted(path for path in weights.iterdir() if path.stem.split("-")[0] == name)
+    if not found:
+        raise InputError(f"{weights} has no file {name}.pth or {name}.safetensors.")
+    return found[0]
 
 
 def _make(name: str, network: str, weights_file: Path | None, folder: Path) -> Bundle:

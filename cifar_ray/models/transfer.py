@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from cifar_ray.errors import InputError
 from cifar_ray.models import registry
 from cifar_ray.models.importing import read_state_dict
-from cifar_ray.models.pretrained import torchvision_bundle, with_todays_names
+from cifar_ray.models.pretrained import in_folder, torchvision_bundle, with_todays_names
 from cifar_ray.models.weights import find_faults
 
 
@@ -29,7 +29,7 @@ def pretrained_tensors(name: str, weights_file: Path | None) -> dict[str, Tensor
     """
     published = registry.get(name).pretrained
     if weights_file is not None:
-        return with_todays_names(read_state_dict(_in_folder(weights_file, published)))
+        return with_todays_names(read_state_dict(in_folder(weights_file, published)))
     if not published:
         raise InputError(
             f"Nobody publishes pretrained weights for {name}. Give --weights FILE, or train it"
@@ -39,15 +39,6 @@ def pretrained_tensors(name: str, weights_file: Path | None) -> dict[str, Tensor
         return torchvision_bundle(published).network().state_dict()
     except InputError as error:
         raise InputError(f"{error} Or train {name} with --from-scratch.") from error
-
-
-def _in_folder(weights_file: Path, published: str) -> Path:
-    if not weights_file.is_dir():
-        return weights_file
-    found = sorted(path for path in weights_file.iterdir() if path.stem.split("-")[0] == published)
-    if not found:
-        raise InputError(f"{weights_file} has no file {published}.pth or {published}.safetensors.")
-    return found[0]
 
 
 def load_trunk(name: str, network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

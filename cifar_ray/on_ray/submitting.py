@@ -91,13 +91,11 @@ class Submitter:
             return job.moved(data, destination)
         if isinstance(job, EvaluateJob):
             data = job.data if job.data == "cifar10" else self._place("DATA", job.data)
-            bundles = tuple(_uploaded(place, destination) for place in job.bundles)
+            bundles = tuple(_model(place, destination) for place in job.bundles)
             return job.model_copy(
                 update={"data": data, "destination": destination, "bundles": bundles}
             )
-        model = job.model
-        if model is not None and not model.startswith("torchvision:"):
-            model = _uploaded(model, destination)
+        model = None if job.model is None else _model(job.model, destination)
         source = self._place("SOURCE", job.source)
         return job.model_copy(update={"source": source, "destination": destination, "model": model})
 
@@ -140,9 +138,9 @@ def _refuse_rivals(rows: list[JobRow], job: Job) -> None:
         )
 
 
-def _uploaded(bundle: str, destination: str) -> str:
-    """Return where the cluster finds a bundle: beside DEST, if it is on this machine."""
-    if not is_local(bundle):
+def _model(bundle: str, destination: str) -> str:
+    """Return where the cluster finds a model: beside DEST, if it is on this machine."""
+    if bundle.startswith("torchvision:") or not is_local(bundle):
         return bundle
     parent, _, name = destination.rstrip("/").rpartition("/")
     if not name or parent.endswith(":/"):

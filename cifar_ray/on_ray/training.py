@@ -1,16 +1,14 @@
 """Training with Ray Train: the loop of `training/`, once a worker, with averaged gradients.
 
-Rank 0 writes the run's folder, which driver and workers must share, and puts how far it is into
-`progress.json` there, from which the driver's display takes it.
+Rank 0 writes the run's folder or bucket, which driver and workers must share, and puts how far it
+is into `progress.json` there, from which the driver's display takes it.
 """
 
-import json
 import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +22,18 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cifar_ray.config.training import TrainingSpec
-from cifar_ray.errors import CifarRayError, InputError
+from cifar_ray.errors import CifarRayError, InputError, Unfinished
 from cifar_ray.models.transfer import pretrained_tensors
 from cifar_ray.on_ray.metrics import metered
+from cifar_ray.on_ray.run_board import RunBoard
 from cifar_ray.on_ray.session import Session, ray_session
-from cifar_ray.runs import TrainingRun
 from cifar_ray.training.loop import EpochRow, Ranks, Step
-from cifar_ray.training.pipeline import Watcher, write_json
+from cifar_ray.training.pipeline import Watcher
 from cifar_ray.training.pipeline import train as train_on_rank
+from cifar_ray.training.place import open_place
 
 MAX_FAILURES = 2
 COLLECTIVE_TIMEOUT_S = 600
-POLL_INTERVAL_S = 0.5
 RAY_FOLDER = "ray"
 """Ray Train's own files, below the run's folder."""
 
@@ -45,11 +43,12 @@ def train(spec: TrainingSpec, address: str | None, watcher: Watcher) -> dict[str
 
     Raises the workers' own `CifarRayError`s, and `CifarRayError` when workers keep dying.
     """
-    run = TrainingRun(Path(spec.run))
     if spec.config.transfer.pretrained:
         # Once, before workers race for the download; and an error of it needs no Ray to be told.
         pretrained_tensors(spec.config.network, Path(spec.weights) if spec.weights else None)
-    with ray_session(address) as session:
+    with ray_session(address) as session, open_place(spec.run) as place:
+        # The driver's node alone uses it: our checkpoints do not pass through Ray.
+        ray_folder = place.run.folder / RAY_FOLDER
         trainer = TorchTrainer(
             _train_worker,  # type: ignore[arg-type] # its value is Result.return_value
             train_loop_config=spec.model_dump(mode="json"),
@@ -61,20 +60,20 @@ def train(spec: TrainingSpec, address: str | None, watcher: Watcher) -> dict[str
             run_config=RunConfig(
                 # A name that was used before would silently go on with Ray's own old state.
                 name=uuid.uuid4().hex,
-                storage_path=str(run.folder / RAY_FOLDER),
+                storage_path=str(ray_folder),
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
             ),
             torch_config=TorchConfig(
                 backend="nccl" if spec.device == "cuda" else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S
             ),
         )
-        with _followed(run, metered(watcher)):
+        with _followed(RunBoard(spec.run), metered(watcher)):
             result = trainer.fit()
-    outcome: dict[str, Any] = result.return_value  # type: ignore[attr-defined]
-    if "exit_code" in outcome:
-        kind = InputError if outcome["exit_code"] == InputError.exit_code else CifarRayError
-        raise kind(outcome["error"])
-    shutil.rmtree(run.folder / RAY_FOLDER, ignore_errors=True)
+        outcome: dict[str, Any] = result.return_value  # type: ignore[attr-defined]
+        if "exit_code" in outcome:
+            kinds = {kind.exit_code: kind for kind in (InputError, Unfinished)}
+            raise kinds.get(outcome["exit_code"], CifarRayError)(outcome["error"])
+        shutil.rmtree(ray_folder, ignore_errors=True)
     return outcome
 
 
@@ -95,11 +94,11 @@ def _train_worker(content: dict[str, Any]) -> dict[str, Any]:
         _averaging(spec),
         torch.distributed.all_reduce,
     )
-    progress = TrainingRun(Path(spec.run)).progress
+    board = RunBoard(spec.run)
 
     def on_step(step: Step) -> None:
         if ranks.rank == 0:
-            write_json(progress, asdict(step))
+            board.tell(step)
 
     def on_epoch(row: EpochRow) -> None:
         # A barrier, and what the dashboard shows.
@@ -124,22 +123,22 @@ def _averaging(spec: TrainingSpec) -> Callable[[nn.Module], nn.Module]:
 
 
 @contextmanager
-def _followed(run: TrainingRun, watcher: Watcher) -> Iterator[None]:
+def _followed(board: RunBoard, watcher: Watcher) -> Iterator[None]:
     """Tell the watcher what rank 0 writes, until the block ends."""
     ended = threading.Event()
-    epochs_before = len(_read(run.history, []))
+    epochs_before = len(board.rows())
 
     def follow() -> None:
         told, last = epochs_before, None
         while True:
-            stop = ended.wait(POLL_INTERVAL_S)
-            step = _read(run.progress, None)
+            stop = ended.wait(board.interval_s)
+            step = board.step()
             if step is not None and step != last:
                 last = step
-                watcher.on_step(Step(**step))
-            for row in _read(run.history, [])[told:]:
+                watcher.on_step(step)
+            for row in board.rows()[told:]:
                 told += 1
-                watcher.on_epoch(EpochRow(**row))
+                watcher.on_epoch(row)
             if stop:
                 return
 
@@ -150,9 +149,4 @@ def _followed(run: TrainingRun, watcher: Watcher) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        run.progress.unlink(missing_ok=True)
-
-
-def _read(path: Path, otherwise: Any) -> Any:
-    """Return a JSON file's content; files are replaced atomically, so that it is whole."""
-    return json.loads(path.read_text()) if path.exists() else otherwise
+        board.clear()

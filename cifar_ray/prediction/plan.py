@@ -21,6 +21,7 @@ from cifar_ray.config.labelling import (
 from cifar_ray.errors import InputError, printable
 from cifar_ray.models.backends import resolve_execution
 from cifar_ray.models.bundle import Bundle
+from cifar_ray.models.fetching import fetch_bundle
 from cifar_ray.prediction.row import refuse_taken_names
 from cifar_ray.prediction.run_bundle import store_bundle
 from cifar_ray.prediction.sources import (
@@ -181,13 +182,15 @@ def _lies_inside(store: Store, source: SourceReference) -> bool:
 
 
 def open_bundle(model: str | None, weights: Path | None) -> Bundle:
-    """Return the model: the one in the box, a bundle's folder, or `torchvision:NAME`."""
+    """Return the model: the one in the box, a bundle here or in a bucket, `torchvision:NAME`."""
     if model is None:
         return Bundle.default()
     if model.startswith("torchvision:"):
         from cifar_ray.models.pretrained import torchvision_bundle
 
         return torchvision_bundle(model.removeprefix("torchvision:"), weights)
+    if model.startswith(S3_SCHEME):
+        return Bundle.load(fetch_bundle(model))
     return Bundle.load(Path(model).expanduser())
 
 

@@ -1,12 +1,10 @@
 """The model of a run: the copy of it that lies in DEST, and one that was uploaded beside DEST."""
 
-import shutil
-import uuid
 from pathlib import Path
 
 from cifar_ray.config.labelling import BundleReference
 from cifar_ray.models.bundle import Bundle
-from cifar_ray.models.cache import cache_folder
+from cifar_ray.models.fetching import download_bundle
 from cifar_ray.runs import LabellingRun
 from cifar_ray.storage import FolderStore, Store, open_store
 
@@ -34,42 +32,8 @@ def upload_bundle(path: Path, place: str) -> str:
     return f"{uploaded}/{bundle.digest}"
 
 
-def fetch_bundle(uri: str) -> Path:
-    """Return an uploaded bundle as a folder of this machine, downloaded once a machine."""
-    store = open_store(uri)
-    if isinstance(store, FolderStore):
-        return store.root
-    folder = _cached(uri.rstrip("/").rpartition("/")[2])
-    if not folder.exists():
-        _download(store, "", folder)
-    return folder
-
-
 def run_bundle(store: Store, reference: BundleReference) -> Bundle:
     """Open DEST's copy. One in a bucket comes into this machine's cache first, once a machine."""
     if isinstance(store, FolderStore):
         return Bundle.load(store.root / LabellingRun.BUNDLE)
-    folder = _cached(reference.digest)
-    if not folder.exists():
-        _download(store, LabellingRun.BUNDLE, folder)
-    return Bundle.load(folder)
-
-
-def _cached(digest: str) -> Path:
-    return cache_folder() / "bundles" / digest
-
-
-def _download(store: Store, place: str, folder: Path) -> None:
-    unfinished = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
-    unfinished.mkdir(parents=True)
-    try:
-        for name in store.names(place):
-            (unfinished / name).write_bytes(store.read(f"{place}/{name}".lstrip("/")))
-        try:
-            unfinished.rename(folder)
-        except OSError:
-            # Another worker of this machine was first; its copy is as good.
-            if not folder.exists():
-                raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    return Bundle.load(download_bundle(store, LabellingRun.BUNDLE, reference.digest))

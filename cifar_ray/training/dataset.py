@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import psutil
@@ -22,6 +23,8 @@ from torch import Tensor
 from cifar_ray.errors import InputError
 from cifar_ray.images.labels import CIFAR10
 from cifar_ray.images.preprocess import Preprocess
+from cifar_ray.storage import S3_SCHEME
+from cifar_ray.training.bucket import File, classes_in
 from cifar_ray.training.decoded import Source, decode_to_file, decode_to_memory
 
 STATISTICS_IMAGES = 1024
@@ -96,23 +99,23 @@ class Encoded:
     label_names: tuple[str, ...]
 
 
-def read_parquet(
-    files: Path | Sequence[Path], label_names: tuple[str, ...] | None = None
-) -> Encoded:
+def read_parquet(files: Sequence[File], label_names: tuple[str, ...] | None = None) -> Encoded:
     """Read Parquet files with `image` and `label` columns.
 
     `image` is encoded bytes, or a struct with a field `bytes` as Hugging Face's datasets write it.
     `label` is text, or an integer, whose names are `label_names`, else those in the metadata of
     Hugging Face's datasets, else the numbers. Raises `InputError` for other columns and labels.
     """
-    paths = [files] if isinstance(files, Path) else files
     images: list[Source] = []
     labels: list[int | str] = []
-    for path in paths:
-        schema = _schema(path)
-        if not {"image", "label"} <= set(schema.names):
-            raise InputError(f"{path} has the columns {schema.names}; image and label are needed.")
-        table = pq.read_table(path, columns=["image", "label"])
+    for path in files:
+        with path.open("rb") as file:
+            schema = _schema(file, path)
+            if not {"image", "label"} <= set(schema.names):
+                raise InputError(
+                    f"{path} has the columns {schema.names}; image and label are needed."
+                )
+            table = pq.read_table(file, columns=["image", "label"])
         column = table["image"]
         if pa.types.is_struct(column.type):
             column = pc.struct_field(column, "bytes")
@@ -120,13 +123,13 @@ def read_parquet(
         labels += table["label"].to_pylist()
         label_names = label_names or _names_in(schema)
     if not labels:
-        raise InputError(f"{paths[0].parent}: there is no row in the Parquet files.")
-    return Encoded(images, *_numbered(labels, label_names, paths[0].parent))
+        raise InputError(f"{files[0]}: there is no row in the Parquet files.")
+    return Encoded(images, *_numbered(labels, label_names, files[0]))
 
 
-def _schema(path: Path) -> pa.Schema:
+def _schema(file: BinaryIO, path: File) -> pa.Schema:
     try:
-        return pq.read_schema(path)
+        return pq.read_schema(file)
     except pa.ArrowInvalid as error:
         raise InputError(
             f"{path} is no Parquet file. DATA is `cifar10`, a folder with a sub-folder a class, or"
@@ -142,7 +145,7 @@ def _names_in(schema: pa.Schema) -> tuple[str, ...] | None:
 
 
 def _numbered(
-    labels: list[int | str], names: tuple[str, ...] | None, where: Path
+    labels: list[int | str], names: tuple[str, ...] | None, where: File
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Return labels as numbers, and their names."""
     if all(isinstance(label, str) for label in labels):
@@ -158,26 +161,33 @@ def _numbered(
     return found, names
 
 
-def read_folder(folder: Path) -> Encoded:
-    """Read a folder with a sub-folder a class; the sub-folders' names are the labels."""
-    classes = sorted(
-        path.name for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"
-    )
-    if len(classes) < 2:
+def read_folder(folder: str) -> Encoded:
+    """Read a folder or an `s3://` place with a sub-folder a class, whose names are the labels."""
+    in_bucket = folder.startswith(S3_SCHEME)
+    files = classes_in(folder) if in_bucket else _classes_in(Path(folder).expanduser())
+    if len(files) < 2:
         raise InputError(
-            f"{folder} has {len(classes)} sub-folders. DATA is a folder with a sub-folder a class, "
+            f"{folder} has {len(files)} sub-folders. DATA is a folder with a sub-folder a class, "
             "at least two of them; or `cifar10`."
         )
-    files = [
-        (path, number)
-        for number, name in enumerate(classes)
-        for path in sorted((folder / name).rglob("*"))
-        if path.is_file() and path.name[0] not in "._"
-    ]
-    if not files:
+    counts = [len(of_class) for of_class in files.values()]
+    if not any(counts):
         raise InputError(f"{folder}: its sub-folders hold no files.")
-    labels = np.array([number for _, number in files], dtype=np.int64)
-    return Encoded([(str(path), path) for path, _ in files], labels, tuple(classes))
+    images: list[Source] = [(str(file), file) for of_class in files.values() for file in of_class]
+    labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+    return Encoded(images, labels, tuple(files))
+
+
+def _classes_in(folder: Path) -> dict[str, list[Path]]:
+    classes = sorted(
+        path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"
+    )
+    return {
+        path.name: [
+            file for file in sorted(path.rglob("*")) if file.is_file() and file.name[0] not in "._"
+        ]
+        for path in classes
+    }
 
 
 def decode_all(

@@ -10,7 +10,6 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +18,16 @@ from cifar_ray.errors import ImageFault, InputError
 from cifar_ray.images.decode import decode
 from cifar_ray.images.preprocess import Preprocess
 from cifar_ray.models.cache import cache_folder
+from cifar_ray.training.bucket import File, StoredFile
 
-Source = tuple[str, bytes | Path]
+Source = tuple[str, bytes | File]
 """An encoded image, as bytes or as a file, after the name that a message gives it."""
 Images = NDArray[np.uint8]
 Sizes = NDArray[np.int64]
 """N×2: width and height before preprocess."""
 DECODE_CHUNK = 512
+STORED_CHUNK, STORED_READERS = 16, 32
+"""Of images in a bucket, each of which is waited for."""
 
 
 def decode_to_memory(sources: Sequence[Source], preprocess: Preprocess) -> tuple[Images, Sizes]:
@@ -66,20 +68,28 @@ def _identity(sources: Sequence[Source], preprocess: Preprocess) -> str:
         if isinstance(data, bytes):
             digest.update(hashlib.blake2b(data).digest())
         else:
-            state = data.stat()
-            digest.update(f"{state.st_size} {state.st_mtime_ns}\0".encode())
+            digest.update(f"{_version(data)}\0".encode())
     return digest.hexdigest()
+
+
+def _version(file: File) -> str:
+    if isinstance(file, StoredFile):
+        return str(file.written_at)
+    state = file.stat()
+    return f"{state.st_size} {state.st_mtime_ns}"
 
 
 def _decode_into(images: Images, sources: Sequence[Source], preprocess: Preprocess) -> Sizes:
     sizes = np.zeros((len(sources), 2), np.int64)
+    stored = any(isinstance(data, StoredFile) for _, data in sources[:1])
+    chunk_size, num_threads = (STORED_CHUNK, STORED_READERS) if stored else (DECODE_CHUNK, None)
 
     def decode_chunk(start: int) -> list[str]:
-        chunk = slice(start, start + DECODE_CHUNK)
+        chunk = slice(start, start + chunk_size)
         return _decode_chunk(sources[chunk], preprocess, images[chunk], sizes[chunk])
 
-    with ThreadPoolExecutor() as pool:
-        chunks = list(pool.map(decode_chunk, range(0, len(sources), DECODE_CHUNK)))
+    with ThreadPoolExecutor(num_threads) as pool:
+        chunks = list(pool.map(decode_chunk, range(0, len(sources), chunk_size)))
     faults = [fault for chunk in chunks for fault in chunk]
     if faults:
         more = f"\n  … and {len(faults) - 10} more" if len(faults) > 10 else ""

@@ -15,7 +15,10 @@ from cifar_ray.errors import InputError
 from cifar_ray.models.backends.base import Pending
 from cifar_ray.models.backends.resolve import open_backend, resolve_execution
 from cifar_ray.models.bundle import Bundle
+from cifar_ray.models.fetching import fetch_bundle
+from cifar_ray.models.pretrained import TORCHVISION, torchvision_bundle
 from cifar_ray.runs import EvaluationRun, TrainingRun
+from cifar_ray.storage import S3_SCHEME
 from cifar_ray.training.evaluation import Evaluation
 from cifar_ray.training.held_out import HeldOut, load_held_out
 from cifar_ray.training.metrics import Logits, Timing, evaluate
@@ -29,26 +32,28 @@ OnImages = Callable[[str, int, int], None]
 
 
 def evaluate_bundles(
-    paths: Sequence[Path],
+    places: Sequence[str],
     data: str,
     out: Path,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     on_images: OnImages = lambda name, done, total: None,
+    weights: Path | None = None,
 ) -> list[Evaluation]:
-    """Judge bundles, or the bundles of runs, by the same images; write page, plots and metrics.
+    """Judge models by the same images; write page, plots and metrics.
 
-    Raises `InputError` for bundles of different labels, for DATA that does not serve, and for a
-    folder with other things in it.
+    `places` are bundles, runs or `torchvision:NAME`, whose weights may come from the file `weights`
+    or the folder of such files. Raises `InputError` for models of different labels, for DATA that
+    does not serve, and for a folder with other things in it.
     """
     run = EvaluationRun(out)
     _refuse_other_contents(run)
-    bundles = {path: Bundle.load(_bundle_folder(path)) for path in paths}
-    _refuse_twice(paths, bundles)
+    bundles = {place: _open(place, weights) for place in places}
+    _refuse_twice(places, bundles)
     _refuse_other_labels(bundles)
     labels = next(iter(bundles.values())).spec.labels
     held_out = load_held_out(data, labels)
     evaluations = []
-    for name, bundle in zip(_names(paths), bundles.values(), strict=True):
+    for name, bundle in zip(_names(places), bundles.values(), strict=True):
         logits, timing = predict(bundle, held_out, device, partial(on_images, name))
         # Bundles may have the same labels in another order; one page has one order.
         logits = logits[:, [bundle.spec.labels.index(label) for label in labels]]
@@ -111,45 +116,55 @@ def predict(
     return np.concatenate(parts)[:total], Timing(time.monotonic() - started, total)
 
 
-def _bundle_folder(path: Path) -> Path:
-    """Return the bundle of a run, or the path itself."""
+def _open(place: str, weights: Path | None) -> Bundle:
+    """Open a model of torchvision's, a run's bundle, or the bundle in the place itself."""
+    if place.startswith(TORCHVISION):
+        return torchvision_bundle(place.removeprefix(TORCHVISION), weights)
+    if place.startswith(S3_SCHEME):
+        return Bundle.load(fetch_bundle(place))
+    path = Path(place).expanduser()
     inside = TrainingRun(path).bundle
-    return inside if inside.is_dir() else path
+    return Bundle.load(inside if inside.is_dir() else path)
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    """Return the last part of each path that is not `bundle`, or all of it where these collide."""
-    folders = [path.absolute() for path in paths]
-    short = [
-        folder.parent.name if folder.name == TrainingRun(folder.parent).bundle.name else folder.name
-        for folder in folders
-    ]
-    return short if len(set(short)) == len(short) else [str(path) for path in paths]
+def _names(places: Sequence[str]) -> list[str]:
+    """Return what the page calls each model: short where that tells them apart."""
+    short = [_short_name(place) for place in places]
+    return short if len(set(short)) == len(short) else list(places)
 
 
-def _refuse_twice(paths: Sequence[Path], bundles: dict[Path, Bundle]) -> None:
-    seen: dict[str, Path] = {}
-    for path, bundle in bundles.items():
+def _short_name(place: str) -> str:
+    """Return the last part of a path that is not `bundle`."""
+    if place.startswith(TORCHVISION):
+        return place
+    folder = Path(place).absolute()
+    in_run = folder.name == TrainingRun(folder.parent).bundle.name
+    return folder.parent.name if in_run else folder.name
+
+
+def _refuse_twice(places: Sequence[str], bundles: dict[str, Bundle]) -> None:
+    seen: dict[str, str] = {}
+    for place, bundle in bundles.items():
         if bundle.digest in seen:
-            raise InputError(f"{path} is the same bundle as {seen[bundle.digest]}. Give it once.")
-        seen[bundle.digest] = path
-    if len(bundles) < len(paths):
+            raise InputError(f"{place} is the same bundle as {seen[bundle.digest]}. Give it once.")
+        seen[bundle.digest] = place
+    if len(bundles) < len(places):
         raise InputError("A bundle is given twice. Give each once.")
 
 
-def _refuse_other_labels(bundles: dict[Path, Bundle]) -> None:
+def _refuse_other_labels(bundles: dict[str, Bundle]) -> None:
     (first, reference), *others = bundles.items()
-    for path, bundle in others:
+    for place, bundle in others:
         ours, theirs = set(reference.spec.labels), set(bundle.spec.labels)
         if ours != theirs:
             faults = [
-                f"only {place} knows {', '.join(sorted(names)[:5])}"
+                f"only {which} knows {', '.join(sorted(names)[:5])}"
                 + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-                for place, names in ((first, ours - theirs), (path, theirs - ours))
+                for which, names in ((first, ours - theirs), (place, theirs - ours))
                 if names
             ]
             raise InputError(
-                f"The bundles {first} ({len(ours)} labels) and {path} ({len(theirs)} labels) know"
+                f"The bundles {first} ({len(ours)} labels) and {place} ({len(theirs)} labels) know"
                 f" different labels: {'; '.join(faults)}. One page compares bundles of the same"
                 " labels; evaluate the others by themselves."
             )

@@ -13,6 +13,7 @@ from cifar_ray.errors import ImageFault, InputError, did_you_mean
 from cifar_ray.images.decode import decode
 from cifar_ray.images.labels import CIFAR10
 from cifar_ray.images.preprocess import Preprocess
+from cifar_ray.training.bucket import File
 from cifar_ray.training.dataset import (
     Encoded,
     LabelledImages,
@@ -21,7 +22,7 @@ from cifar_ray.training.dataset import (
     read_parquet,
 )
 from cifar_ray.training.metrics import Labels
-from cifar_ray.training.sources import find_cifar10
+from cifar_ray.training.sources import find_cifar10, own_test_files, parquet_files
 
 Images = NDArray[np.uint8]
 Split = Literal["test", "validation", "all"]
@@ -62,19 +63,12 @@ def load_held_out(data: str, label_names: tuple[str, ...]) -> HeldOut:
     """
     if data == "cifar10":
         return _load_cifar10(label_names)
-    path = Path(data).expanduser()
-    if path.suffix == ".parquet" and path.is_file():
-        encoded = read_parquet(path, label_names)
-    elif path.is_dir():
-        encoded = read_folder(path)
-    else:
-        raise InputError(
-            f"DATA {path} is not there. Give `cifar10`, a folder with a sub-folder a class, or a"
-            " .parquet file with the columns `image` and `label`."
-        )
+    files = parquet_files(data)
+    chosen = own_test_files(files) or files
+    encoded = read_parquet(chosen, label_names) if chosen else read_folder(data)
     if not encoded.images:
-        raise InputError(f"DATA {path} holds no images.")
-    return _from_encoded(encoded, path, "all", label_names)
+        raise InputError(f"DATA {data} holds no images.")
+    return _from_encoded(encoded, data, "test" if own_test_files(files) else "all", label_names)
 
 
 def in_memory(data: LabelledImages, dataset: str, split: Split) -> HeldOut:
@@ -94,7 +88,8 @@ def _load_cifar10(label_names: tuple[str, ...]) -> HeldOut:
     folder = find_cifar10()
     parquet, binary = folder / "test.parquet", folder / "test_batch.bin"
     if parquet.is_file():
-        return _from_encoded(read_parquet(parquet, CIFAR10), folder, "test", label_names)
+        encoded = read_parquet([parquet], CIFAR10)
+        return _from_encoded(encoded, str(folder), "test", label_names)
     if not binary.is_file():
         raise InputError(f"{folder} has no test images: neither {parquet.name} nor {binary.name}.")
     data = read_binary([binary])
@@ -110,7 +105,7 @@ def _load_cifar10(label_names: tuple[str, ...]) -> HeldOut:
 
 
 def _from_encoded(
-    encoded: Encoded, root: Path, split: Split, label_names: tuple[str, ...]
+    encoded: Encoded, root: str, split: Split, label_names: tuple[str, ...]
 ) -> HeldOut:
     def pixels(numbers: Sequence[int], preprocess: Preprocess) -> Images:
         with ThreadPoolExecutor() as pool:
@@ -120,16 +115,16 @@ def _from_encoded(
             )
 
     return HeldOut(
-        root.name,
+        Path(root).name,
         split,
-        [name.removeprefix(str(root)).lstrip("/\\, ") for name, _ in encoded.images],
+        [name.removeprefix(root).lstrip("/\\, ") for name, _ in encoded.images],
         match_labels(encoded.labels, encoded.label_names, label_names),
         label_names,
         pixels,
     )
 
 
-def _decode(name: str, data: bytes | Path, preprocess: Preprocess) -> Images:
+def _decode(name: str, data: bytes | File, preprocess: Preprocess) -> Images:
     content = data if isinstance(data, bytes) else data.read_bytes()
     try:
         image = decode(content, preprocess.decode_options("pillow", scaling=False))

@@ -44,6 +44,7 @@ from cifar_ray.training.metrics import (
     evaluate,
     fit_temperature,
 )
+from cifar_ray.training.place import RunPlace, open_place
 from cifar_ray.training.report import Provenance, write_report
 from cifar_ray.training.schedule import has_stopped
 from cifar_ray.training.sources import Data, geometry, load
@@ -71,11 +72,19 @@ def train(spec: TrainingSpec, ranks: Ranks, watcher: Watcher) -> dict[str, Any] 
     Returns the metrics on rank 0, None on the others.
     """
     torch.set_num_threads(spec.threads)
-    config, run = spec.config, TrainingRun(Path(spec.run))
+    with open_place(spec.run) as place:
+        return _train(spec, place, ranks, watcher)
+
+
+def _train(
+    spec: TrainingSpec, place: RunPlace, ranks: Ranks, watcher: Watcher
+) -> dict[str, Any] | None:
+    config, run = spec.config, place.run
     device = torch.device(spec.device)
     data = load(spec.data, input_size(config))
     splits = split_data(data, config)
     trainer = make_trainer(config, splits.train, device, ranks, spec.weights)
+    place.fetch_checkpoints()
     progress = checkpoint.restore(run.checkpoints, trainer)
     on_device = splits.train.to(device)
     writer = SummaryWriter(str(run.tensorboard)) if ranks.rank == 0 else None
@@ -86,13 +95,18 @@ def train(spec: TrainingSpec, ranks: Ranks, watcher: Watcher) -> dict[str, Any] 
             progress = checkpoint.Progress((*progress.history, row))
             if writer is not None:
                 checkpoint.save(run.checkpoints, trainer, progress)
+                place.keep_checkpoints()
                 write_history(run, progress)
                 for name, value in row.as_dict().items():
                     writer.add_scalar(name, value, row.epoch)
+                writer.flush()
+                place.keep(run.history, run.tensorboard)
             watcher.on_epoch(row)
     if ranks.rank != 0:
         return None
-    return finish(spec, data, splits, trainer, progress)
+    metrics = finish(spec, run, data, splits, trainer, progress)
+    place.keep(run.history, run.bundle, run.plots, run.report, run.metrics)
+    return metrics
 
 
 def is_done(config: TrainingConfig, progress: checkpoint.Progress) -> bool:
@@ -156,13 +170,13 @@ def run_epoch(
 
 def finish(
     spec: TrainingSpec,
+    run: TrainingRun,
     data: Data,
     splits: Splits,
     trainer: Trainer,
     progress: checkpoint.Progress,
 ) -> dict[str, Any]:
     """Calibrate and evaluate the best epoch's weights, and write bundle and metrics."""
-    run = TrainingRun(Path(spec.run))
     write_history(run, progress)
     best = progress.best
     load_final_weights(trainer, run, spec.config, best.epoch, splits.train)
@@ -196,7 +210,7 @@ def finish(
         bundle_spec(spec, data, splits, metrics, validation_logits),
     )
     evaluation = Evaluation(
-        name=run.folder.name,
+        name=Path(spec.run).name,
         bundle=bundle,
         held_out=in_memory(held_out, data.name, metrics["evaluated_on"]),
         logits=logits,

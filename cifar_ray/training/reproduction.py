@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,17 @@ from cifar_ray.config.recipes.reports import REPORTED, Reported
 from cifar_ray.config.training import TrainingConfig, TrainingSpec
 from cifar_ray.errors import InputError
 from cifar_ray.models import registry
+from cifar_ray.models.bundle import Bundle
 from cifar_ray.models.transfer import pretrained_tensors
-from cifar_ray.runs import TrainingRun
+from cifar_ray.runs import EvaluationRun, TrainingRun
 from cifar_ray.storage import FolderStore
 from cifar_ray.training.dataset import LabelledImages
 from cifar_ray.training.loop import Ranks, Trainer
 from cifar_ray.training.pipeline import IMAGENET, input_size
 
 CIFAR10_IMAGES = 50_000
-MEASURED_STEPS = 3
+MEASURED_STEPS, MEASURED_S = 3, 1.0
+"""So many steps, again and again for so long: one step of a small network says little."""
 LOSSY_FROM, LOSSY_POINTS = 0.85, 0.034
 """On JPEG images of quality 75 a network that reaches 94.0 % on the originals reached 90.6 %."""
 NO_WEIGHTS = "not run here: no weights"
@@ -46,30 +49,52 @@ class Plan:
     """Why it cannot be trained here."""
 
 
-def plan(spec: TrainingSpec) -> Plan:
-    """Measure some steps of a run, and look whether the weights that it needs can be had."""
-    minutes = estimated_minutes(spec.config, torch.device(spec.device), spec.threads)
-    if not spec.config.transfer.pretrained:
-        return Plan(spec.config.recipe, minutes)
+class Planner:
+    """Measures runs, and looks once for each network's weights."""
+
+    def __init__(self) -> None:
+        self.lacking: dict[str | None, bool] = {}
+
+    def plan(self, spec: TrainingSpec) -> Plan:
+        """Measure some steps of a run, and look whether the weights that it needs can be had."""
+        done = _epochs_done(TrainingRun(Path(spec.run)))
+        minutes = estimated_minutes(spec.config, torch.device(spec.device), spec.threads, done)
+        lacking = spec.config.transfer.pretrained and self._lacks_weights(spec)
+        return Plan(spec.config.recipe, minutes, NO_WEIGHTS if lacking else "")
+
+    def _lacks_weights(self, spec: TrainingSpec) -> bool:
+        published = registry.get(spec.config.network).pretrained
+        if published not in self.lacking:
+            self.lacking[published] = not _has_weights(spec)
+        return self.lacking[published]
+
+
+def _has_weights(spec: TrainingSpec) -> bool:
     try:
         pretrained_tensors(spec.config.network, Path(spec.weights) if spec.weights else None)
     except InputError:
-        return Plan(spec.config.recipe, minutes, NO_WEIGHTS)
-    return Plan(spec.config.recipe, minutes)
+        return False
+    return True
 
 
-def estimated_minutes(config: TrainingConfig, device: torch.device, threads: int) -> float:
-    """Return the minutes that training on CIFAR-10 takes, by the time of some steps."""
+def estimated_minutes(
+    config: TrainingConfig, device: torch.device, threads: int, epochs_done: int = 0
+) -> float:
+    """Return the minutes that the rest of training on CIFAR-10 takes, by the time of some steps."""
     torch.set_num_threads(threads)
-    frozen = min(config.transfer.frozen_epochs, config.epochs)
-    phases = {0: frozen or config.epochs, frozen: config.epochs - frozen}
     trainer = Trainer(config, registry.build(config.network, 10), IMAGENET, device, Ranks())
     steps = trainer.batches.num_steps(num_training_images(config))
     seconds = 0.0
-    for first_epoch, num_epochs in phases.items():
-        if num_epochs:
-            seconds += _step_seconds(trainer, first_epoch) * steps * num_epochs
+    frozen = min(config.transfer.frozen_epochs, config.epochs)
+    for begin, end in pairwise((0, frozen, config.epochs)):
+        num_epochs = end - max(begin, epochs_done)
+        if num_epochs > 0:
+            seconds += _step_seconds(trainer, begin) * steps * num_epochs
     return seconds / 60
+
+
+def _epochs_done(run: TrainingRun) -> int:
+    return len(json.loads(run.history.read_text())) if run.history.exists() else 0
 
 
 def num_training_images(config: TrainingConfig) -> int:
@@ -80,7 +105,7 @@ def num_training_images(config: TrainingConfig) -> int:
 
 
 def _step_seconds(trainer: Trainer, epoch: int) -> float:
-    """Time some steps on random images; one before them is not counted."""
+    """Time steps on random images; one before them is not counted."""
     side, batch_size = input_size(trainer.config), trainer.config.batch_size
     images = LabelledImages(
         torch.randint(0, 256, (batch_size * MEASURED_STEPS, side, side, 3), dtype=torch.uint8),
@@ -89,9 +114,11 @@ def _step_seconds(trainer: Trainer, epoch: int) -> float:
         (side, side, side, side),
     )
     trainer.train_epoch(epoch, images.select(torch.arange(batch_size)), lambda step: None)
-    started = time.perf_counter()
-    trainer.train_epoch(epoch, images, lambda step: None)
-    return (time.perf_counter() - started) / MEASURED_STEPS
+    started, steps = time.perf_counter(), 0
+    while not steps or time.perf_counter() - started < MEASURED_S:
+        trainer.train_epoch(epoch, images, lambda step: None)
+        steps += MEASURED_STEPS
+    return (time.perf_counter() - started) / steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +156,8 @@ def rows(runs: Path, states: dict[str, str], lossy: bool) -> Iterator[Row]:
         if run.metrics.exists():
             metrics = json.loads(run.metrics.read_text())
         config = get_recipe(name)
-        if not metrics and run.history.exists():
-            trained = len(json.loads(run.history.read_text()))
-            states = {**states, name: f"stopped after {trained} of {config.epochs} epochs"}
+        if not metrics and (done := _epochs_done(run)):
+            states = {**states, name: f"stopped after {done} of {config.epochs} epochs"}
         remarks = [] if metrics else [states.get(name, NOT_RUN)]
         remarks += [reported.remark] if reported.remark else []
         yield _row(config, reported, metrics, lossy, "; ".join(remarks))
@@ -168,6 +194,20 @@ def _row(
     )
 
 
+def trained(runs: Path) -> list[str]:
+    """Return the recipes that are trained to their end, in the order of the table."""
+    return [name for name in REPORTED if TrainingRun(runs / name).metrics.exists()]
+
+
+def is_compared(comparison: EvaluationRun, runs: list[TrainingRun]) -> bool:
+    """Tell whether the page is of these runs' bundles already."""
+    if not comparison.metrics.exists():
+        return False
+    content = json.loads(comparison.metrics.read_text())
+    there = [metrics["model"] for metrics in content.get("models", [content])]
+    return there == [Bundle.load(run.bundle).id for run in runs]
+
+
 def write_table(runs: Path, table: list[Row], heading: str) -> None:
     """Write `table.csv` and `table.md`; `heading` says of what machine and data."""
     text = io.StringIO(newline="")
@@ -177,6 +217,7 @@ def write_table(runs: Path, table: list[Row], heading: str) -> None:
     store = FolderStore(runs)
     store.write("table.csv", text.getvalue().encode())
     store.write("table.md", f"{heading}\n\n{markdown(table)}".encode())
+    store.sweep()
 
 
 def markdown(table: list[Row]) -> str:

@@ -1,4 +1,4 @@
-"""A run's folder: taken up if it holds the same run, refused if it holds another."""
+"""A run's place: taken up if it holds the same run, refused if it holds another."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from cifar_ray.config.training import TrainingSpec
 from cifar_ray.errors import InputError
-from cifar_ray.runs import TrainingRun
 from cifar_ray.training.pipeline import write_json
+from cifar_ray.training.place import open_place
 
 FREE_TO_CHANGE = frozenset({"run", "device", "threads", "workers", "settings", "code_version"})
 """What may differ from one start of a run to the next."""
@@ -20,39 +20,48 @@ def open_run(spec: TrainingSpec) -> dict[str, Any] | None:
 
     Raises `InputError` that names what differs.
     """
-    run = TrainingRun(Path(spec.run))
-    if run.config.exists():
-        _check_same(run, spec)
-        if run.metrics.exists():
-            metrics: dict[str, Any] = json.loads(run.metrics.read_text())
-            return metrics
+    with open_place(spec.run) as place:
+        run = place.run
+        place.fetch(run.config, run.metrics)
+        if run.config.exists():
+            _check_same(_read_spec(run.config, spec.run), spec)
+            if run.metrics.exists():
+                metrics: dict[str, Any] = json.loads(run.metrics.read_text())
+                return metrics
+            place.sweep()
+            return None
+        if place.names():
+            raise InputError(f"--out {spec.run} is not empty and holds no run. Give a new folder.")
+        run.folder.mkdir(parents=True, exist_ok=True)
+        write_json(run.config, spec.model_dump(mode="json"))
+        place.keep(run.config)
         return None
-    if run.folder.is_dir() and any(run.folder.iterdir()):
-        raise InputError(f"--out {run.folder} is not empty and holds no run. Give a new folder.")
-    run.folder.mkdir(parents=True, exist_ok=True)
-    write_json(run.config, spec.model_dump(mode="json"))
-    return None
 
 
-def read_spec(folder: Path) -> TrainingSpec:
+def read_spec(uri: str) -> TrainingSpec:
     """Return what a run was started with; `InputError` if there is none or it cannot be read."""
-    config = TrainingRun(folder).config
+    with open_place(uri) as place:
+        place.fetch(place.run.config)
+        return _read_spec(place.run.config, uri)
+
+
+def _read_spec(config: Path, uri: str) -> TrainingSpec:
     try:
         return TrainingSpec.model_validate_json(config.read_text())
     except FileNotFoundError as error:
-        raise InputError(f"{folder} is no training run: {config.name} is missing.") from error
+        raise InputError(f"{uri} is no training run: {config.name} is missing.") from error
     except ValidationError as error:
         raise InputError(
-            f"{config} is not of this version of cifar-ray, or is damaged. Give another --out."
+            f"{uri}/{config.name} is not of this version of cifar-ray, or is damaged. Give another"
+            " --out."
         ) from error
 
 
-def _check_same(run: TrainingRun, spec: TrainingSpec) -> None:
-    there = read_spec(run.folder)
+def _check_same(there: TrainingSpec, spec: TrainingSpec) -> None:
     differences = _differences(there.model_dump(mode="json"), spec.model_dump(mode="json"))
     if differences:
         raise InputError(
-            f"--out {run.folder} holds another run, which differs in\n  "
+            f"--out {spec.run} holds another run, which differs in\n  "
             + "\n  ".join(differences)
             + "\nGive what it was started with, or another --out."
         )

@@ -1,6 +1,7 @@
-"""Where DATA lies: `cifar10`, found or downloaded; a folder with a sub-folder a class; Parquet."""
+"""Where DATA lies: `cifar10`, found or downloaded; a folder or bucket with classes; Parquet."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pyarrow.parquet as pq
 from cifar_ray.errors import InputError
 from cifar_ray.images.labels import CIFAR10
 from cifar_ray.images.preprocess import Preprocess
+from cifar_ray.storage import S3_SCHEME
+from cifar_ray.training.bucket import File, parquet_in
 from cifar_ray.training.dataset import (
     LabelledImages,
     decode_all,
@@ -37,27 +40,44 @@ def load(data: str, input_size: int) -> Data:
     """Read DATA for a network of `input_size`; `InputError` if it is not there or not readable."""
     if data == "cifar10":
         return _load_cifar10(input_size)
+    preprocess, name = geometry(input_size), data_name(data)
+    files = parquet_files(data)
+    if not files:
+        return Data(name, decode_all(read_folder(data), preprocess), None)
+    of_test = own_test_files(files)
+    encoded = read_parquet([file for file in files if file not in of_test])
+    test = read_parquet(of_test, encoded.label_names) if of_test else None
+    return Data(
+        name, decode_all(encoded, preprocess), decode_all(test, preprocess) if test else None
+    )
+
+
+def data_name(data: str) -> str:
+    """Return what a folder, a bucket's prefix or a Parquet file is called."""
+    path = Path(data)
+    return path.stem if path.suffix == ".parquet" else path.name
+
+
+def own_test_files(files: Sequence[File]) -> list[File]:
+    """Return a dataset's test files, where there are others beside them.
+
+    As published datasets name them: train-00000-of-00002.parquet, test-….
+    """
+    found = [file for file in files if Path(file.name).name.startswith("test")]
+    return found if len(found) < len(files) else []
+
+
+def parquet_files(data: str) -> Sequence[File]:
+    """Return the Parquet file that DATA is, or those directly in it; `InputError` if it is not."""
+    if data.startswith(S3_SCHEME):
+        return parquet_in(data)
     path = Path(data).expanduser()
     if not path.exists():
         raise InputError(
-            f"DATA {path} is not there. Give `cifar10`, a folder with a sub-folder a class, or "
-            "Parquet with `image` and `label` columns."
+            f"DATA {path} is not there. Give `cifar10`, a folder or s3:// place with a sub-folder "
+            "a class, or Parquet with `image` and `label` columns."
         )
-    preprocess = geometry(input_size)
-    files = [path] if path.is_file() else sorted(path.glob("*.parquet"))
-    if not files:
-        return Data(path.name, decode_all(read_folder(path), preprocess), None)
-    # As published datasets name their files: train-00000-of-00002.parquet, test-….
-    test_files = [file for file in files if file.name.startswith("test")]
-    encoded = read_parquet([file for file in files if file not in test_files] or files)
-    test = (
-        read_parquet(test_files, encoded.label_names) if 0 < len(test_files) < len(files) else None
-    )
-    return Data(
-        path.stem if path.is_file() else path.name,
-        decode_all(encoded, preprocess),
-        decode_all(test, preprocess) if test else None,
-    )
+    return [path] if path.is_file() else sorted(path.glob("*.parquet"))
 
 
 def geometry(input_size: int) -> Preprocess:

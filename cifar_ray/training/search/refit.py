@@ -60,9 +60,10 @@ def _finish_member(records: Records, best: TrialRecord, spec: TrainingSpec) -> d
     data = load(spec.data, input_size(spec.config))
     splits = split_data(data, records.spec.config)
     trainer = make_trainer(spec.config, splits.train, torch.device(spec.device), Ranks())
-    own = TrainingRun(Path(spec.run)).checkpoints
-    shutil.copytree(trial.training.checkpoints, own, dirs_exist_ok=True)
-    return finish(spec, data, splits, trainer, checkpoint.restore(own, trainer))
+    run = TrainingRun(Path(spec.run))
+    shutil.copytree(trial.training.checkpoints, run.checkpoints, dirs_exist_ok=True)
+    progress = checkpoint.restore(run.checkpoints, trainer)
+    return finish(spec, run, data, splits, trainer, progress)
 
 
 def _place_bundle(source: Path, bundle: Path) -> None:

@@ -2,15 +2,22 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
+from torch.nn import functional
+from torchvision import models
 from typer.testing import CliRunner
 
 from cifar_ray.cli.main import app
+from cifar_ray.errors import InputError
 from cifar_ray.models.bundle import save_bundle
 from cifar_ray.runs import EvaluationRun
 from tests.drawing import draw_classes
 from tests.unit.models.bundles import make_network, make_spec
 
 LABELS = ("blue", "green", "red")
+CLASSES = {"jay": "blue", "green lizard": "green", "goldfish": "red"}
+"""Three of ImageNet's classes, drawn in these colours."""
 
 
 @pytest.fixture
@@ -34,3 +41,53 @@ def test_a_bundle_without_data_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["evaluate", "cifar10", "--out", str(tmp_path / "out")])
     assert result.exit_code == 2
     assert "at least one bundle" in result.output
+
+
+def weights_that_know(folder: Path, path: Path) -> None:
+    """Save a SqueezeNet with random filters, and a last layer fitted to a folder's classes."""
+    torch.manual_seed(0)
+    network = models.squeezenet1_1(weights=None).eval()
+    published = models.SqueezeNet1_1_Weights.DEFAULT
+    names = published.meta["categories"]
+    last = network.classifier[1]
+    files = sorted(folder.glob("*/*"))
+    images = torch.stack([published.transforms()(Image.open(file)) for file in files])
+    rows = torch.tensor([names.index(file.parent.name) for file in files])
+    with torch.no_grad():
+        features = network.features(images).mean(dim=(2, 3))
+        wanted = functional.one_hot(rows, len(names)).float()
+        last.weight.copy_((10 * torch.linalg.pinv(features) @ wanted).T[..., None, None])
+        last.bias.zero_()
+    torch.save(network.state_dict(), path)
+
+
+def test_torchvisions_models_are_judged_by_classes_of_the_same_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIFAR_RAY_CACHE", str(tmp_path / "cache"))
+    photos = tmp_path / "photos"
+    draw_classes(photos, each=4)
+    for name, colour in CLASSES.items():
+        (photos / colour).rename(photos / name)
+    (tmp_path / "weights").mkdir()
+    weights_that_know(photos, tmp_path / "weights" / "squeezenet1_1.pth")
+    model, out = "torchvision:squeezenet1_1", tmp_path / "out"
+    arguments = ["evaluate", model, str(photos), "--out", str(out), "--weights"]
+    result = CliRunner().invoke(
+        app, [*arguments, str(tmp_path / "weights")], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    assert model in result.output
+    metrics = json.loads(EvaluationRun(out).metrics.read_text())
+    assert (metrics["accuracy"], metrics["num_images"]) == (1.0, 12)
+    assert len(metrics["per_class"]) == 1000
+    assert metrics["per_class"]["goldfish"]["num_images"] == 4
+    (photos / "goldfish").rename(photos / "goldfsh")
+    with pytest.raises(InputError, match="goldfsh: Did you mean goldfish"):
+        CliRunner().invoke(app, [*arguments, str(tmp_path / "weights")], catch_exceptions=False)
+
+
+def test_weights_without_a_model_of_torchvisions_are_refused(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, ["evaluate", *arguments, "--weights", "w.pth"])
+    assert result.exit_code == 2
+    assert "torchvision:NAME" in result.output

@@ -3,13 +3,17 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from cifar_ray.config.recipes import RECIPES
+from cifar_ray.config.recipes.reports import REPORTED
+from cifar_ray.training.pipeline import write_json
 from tests.drawing import draw_classes
 from tests.unit.cli.conftest import Cli
+from tests.unit.models.bundles import make_bundle
 
 
 def test_a_run_is_trained_again_from_its_folder_to_the_same_weights(
@@ -56,3 +60,34 @@ def test_recipes_are_listed_with_parameters_schedule_and_what_they_reached(cli: 
     code, printed = cli("recipes")
     assert code == 0
     assert "cnn-3conv" in printed
+
+
+def test_reports_end_with_a_table_and_a_page_of_the_bundles_that_exist(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in set(REPORTED) - {"cnn-122k", "cnn-2.9m", "cnn-3conv"}:
+        monkeypatch.delitem(REPORTED, name)
+    rng = np.random.default_rng(0)
+    for file in ("data_batch_1.bin", "test_batch.bin"):
+        records = rng.integers(0, 256, (20, 3073), dtype=np.uint8)
+        records[:, 0] = np.arange(20) % 10
+        records.tofile(tmp_path / file)
+    monkeypatch.setenv("CIFAR_RAY_DATA", str(tmp_path))
+    runs = tmp_path / "runs"
+    arguments = ["train", "cifar10", "--recipe", "reports", "--out", runs, "--max-minutes", 0]
+    code, printed = cli(*arguments)
+    assert code == 0
+    assert "all that is trained" in printed
+    assert "no page that compares them" in printed
+    for name in ("cnn-122k", "cnn-2.9m"):
+        make_bundle(runs / name / "bundle", network=name)
+        write_json(runs / name / "metrics.json", {"accuracy": 0.5})
+    code, printed = cli(*arguments)
+    assert code == 0
+    page = runs / "comparison" / "report.html"
+    assert f"{page}." in printed
+    assert "cnn-2.9m" in page.read_text()
+    assert "**50.00%**" in (runs / "table.md").read_text()
+    written_at = page.stat().st_mtime_ns
+    cli(*arguments)
+    assert page.stat().st_mtime_ns == written_at

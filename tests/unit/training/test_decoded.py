@@ -27,7 +27,7 @@ def classes(tmp_path: Path) -> Path:
 
 
 def decode(classes: Path, memory_bytes: int) -> LabelledImages:
-    return decode_all(read_folder(classes), geometry(32), memory_bytes)
+    return decode_all(read_folder(str(classes)), geometry(32), memory_bytes)
 
 
 def weights_after_an_epoch(data: LabelledImages) -> dict[str, torch.Tensor]:

@@ -35,7 +35,7 @@ def save(folder: Path, labels: tuple[str, ...], seed: int = 0, **changes: object
 
 def test_classes_are_matched_by_name_whatever_their_order(classes: Path, tmp_path: Path) -> None:
     bundle = save(tmp_path / "model", COLOURS)
-    (found,) = evaluate_bundles([bundle.path], str(classes), tmp_path / "out")
+    (found,) = evaluate_bundles([str(bundle.path)], str(classes), tmp_path / "out")
     held_out = found.held_out
     assert len(held_out) == 24
     for name, label in zip(held_out.names, held_out.labels, strict=True):
@@ -70,7 +70,9 @@ def test_bundles_of_the_same_labels_in_another_order_are_compared(
 ) -> None:
     first = save(tmp_path / "first", COLOURS)
     second = save(tmp_path / "run" / "bundle", COLOURS[::-1], seed=1)
-    found = evaluate_bundles([first.path, tmp_path / "run"], str(classes), tmp_path / "out")
+    found = evaluate_bundles(
+        [str(first.path), str(tmp_path / "run")], str(classes), tmp_path / "out"
+    )
     assert [item.name for item in found] == ["first", "run"]
     alone, _ = predict(second, load_held_out(str(classes), COLOURS[::-1]), "cpu", lambda *_: None)
     np.testing.assert_allclose(found[1].logits, alone[:, ::-1], atol=1e-5)
@@ -86,7 +88,7 @@ def test_bundles_of_other_labels_are_refused_with_what_differs(
     with pytest.raises(
         InputError, match=r"only .*first knows grey; only .*second knows pink, teal"
     ):
-        evaluate_bundles([first.path, second.path], str(classes), tmp_path / "out")
+        evaluate_bundles([str(first.path), str(second.path)], str(classes), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -94,13 +96,13 @@ def test_the_same_bundle_twice_is_refused(classes: Path, tmp_path: Path) -> None
     first = save(tmp_path / "first", COLOURS)
     for again in (first.path, first.copy_to(tmp_path / "copy").path):
         with pytest.raises(InputError, match=r"same bundle|given twice"):
-            evaluate_bundles([first.path, again], str(classes), tmp_path / "out")
+            evaluate_bundles([str(first.path), str(again)], str(classes), tmp_path / "out")
 
 
 def test_an_unknown_class_gets_the_nearest_names(classes: Path, tmp_path: Path) -> None:
     bundle = save(tmp_path / "model", ("rod", "green", "blue"))
     with pytest.raises(InputError, match=r"red: Did you mean rod"):
-        evaluate_bundles([bundle.path], str(classes), tmp_path / "out")
+        evaluate_bundles([str(bundle.path)], str(classes), tmp_path / "out")
 
 
 def test_labels_that_no_image_has_may_be_unknown() -> None:
@@ -146,12 +148,12 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
 def test_a_folder_of_other_things_is_not_written_to(classes: Path, tmp_path: Path) -> None:
     bundle = save(tmp_path / "model", COLOURS)
     with pytest.raises(InputError, match=r"holds other things \(model\)"):
-        evaluate_bundles([bundle.path], str(classes), tmp_path)
+        evaluate_bundles([str(bundle.path)], str(classes), tmp_path)
 
 
 def test_data_that_the_model_may_have_seen_is_said_to_be(classes: Path, tmp_path: Path) -> None:
     bundle = save(tmp_path / "model", COLOURS, trained_on={"dataset": "colours"})
-    evaluate_bundles([bundle.path], str(classes), tmp_path / "out")
+    evaluate_bundles([str(bundle.path)], str(classes), tmp_path / "out")
     page = EvaluationRun(tmp_path / "out").report.read_text()
     assert "was trained on data called colours, too" in page
 

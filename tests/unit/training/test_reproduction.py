@@ -7,17 +7,20 @@ import torch
 from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.recipes.reports import REPORTED
 from cifar_ray.config.training import TrainingSpec
-from cifar_ray.runs import TrainingRun
+from cifar_ray.runs import EvaluationRun, TrainingRun
 from cifar_ray.training.pipeline import write_json
 from cifar_ray.training.reproduction import (
     NO_WEIGHTS,
     NOT_RUN,
+    Planner,
     estimated_minutes,
+    is_compared,
     num_training_images,
-    plan,
     rows,
+    trained,
     write_table,
 )
+from tests.unit.models.bundles import make_bundle
 
 METRICS = {
     "accuracy": 0.7,
@@ -92,6 +95,7 @@ def test_minutes_grow_with_epochs() -> None:
     # A hundred times the epochs, so that no load of the machine can turn it round.
     longer = config.model_copy(update={"epochs": 1000})
     assert estimated_minutes(longer, torch.device("cpu"), 1) > short
+    assert estimated_minutes(longer, torch.device("cpu"), 1, epochs_done=1000) == 0
 
 
 def test_a_recipe_without_weights_has_an_obstacle(
@@ -101,4 +105,16 @@ def test_a_recipe_without_weights_has_an_obstacle(
     spec = TrainingSpec(
         config=config, data="cifar10", run="r", weights=str(tmp_path), code_version="0"
     )
-    assert plan(spec).obstacle == NO_WEIGHTS  # the folder has no resnet18.pth
+    assert Planner().plan(spec).obstacle == NO_WEIGHTS  # the folder has no resnet18.pth
+
+
+def test_the_page_is_made_again_only_when_another_bundle_is_there(runs: Path) -> None:
+    assert trained(runs) == ["cnn-122k"]
+    run, comparison = TrainingRun(runs / "cnn-122k"), EvaluationRun(runs / "comparison")
+    bundle = make_bundle(run.bundle)
+    assert not is_compared(comparison, [run])
+    comparison.folder.mkdir()
+    write_json(comparison.metrics, {"model": bundle.id})
+    assert is_compared(comparison, [run])
+    write_json(comparison.metrics, {"models": [{"model": bundle.id}, {"model": "another"}]})
+    assert not is_compared(comparison, [run])

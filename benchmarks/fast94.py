@@ -1,0 +1,136 @@
+"""`fast94` beside a plain loop of its network and schedule: `python -m benchmarks.fast94`.
+
+Both train `speednet-94` on the same of CIFAR-10's training images, in turn, each round in a
+process of its own, and are judged after their last epoch by the same other training images,
+without test-time augmentation; no test image is looked at. The plain loop is
+`benchmarks/peers/plain_fast94.py`: SGD, the usual augmentation, autocast where the processor has
+bfloat16. What counts is the time of a whole training that reaches the plain loop's accuracy: so
+ours is run with fewer epochs, too. The full comparison, some hours on two cores without bfloat16:
+
+    python -m benchmarks.fast94 --images 45000 --batch-size 2000 --epochs 10 --ours 10 8 7
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import torch
+
+from benchmarks.tables import Line, show
+from cifar_ray.config.recipes import get_recipe
+from cifar_ray.config.training import override
+from cifar_ray.training.dataset import LabelledImages
+from cifar_ray.training.loop import Ranks, Trainer
+from cifar_ray.training.pipeline import make_trainer
+from cifar_ray.training.sources import load
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+HELD_OUT = 5_000
+PEER = "plain loop"
+SMALL = ("small_image_px=24", "small_image_fraction=0.5")
+
+
+@dataclass(frozen=True)
+class Trained:
+    seconds: float
+    accuracy: float
+
+
+def images_of(number: int) -> tuple[LabelledImages, LabelledImages]:
+    """Return the same training and held-out images to every loop."""
+    data = load("cifar10", 32).train
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(1))
+    return data.select(order[HELD_OUT : HELD_OUT + number]), data.select(order[:HELD_OUT])
+
+
+def train_ours(number: int, batch_size: int, epochs: int, seed: int, settings: list[str]) -> None:
+    """Train the recipe for so many epochs, its schedule with them; print seconds and accuracy."""
+    training, held_out = images_of(number)
+    sizes = [f"epochs={epochs}", f"batch_size={batch_size}", f"seed={seed}"]
+    config = override(get_recipe("fast94"), [*sizes, *settings])
+    trainer: Trainer = make_trainer(config, training, torch.device("cpu"), Ranks())
+    started = time.perf_counter()
+    for epoch in range(epochs):
+        trainer.train_epoch(epoch, training, lambda step: None)
+    seconds = time.perf_counter() - started
+    _, accuracy = trainer.validate(held_out)
+    print(json.dumps({"seconds": seconds, "accuracy": accuracy}))
+
+
+def measure(module: str, *arguments: object) -> Trained:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(
+        command, check=True, env=environment, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    )
+    return Trained(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def lines_of(results: dict[str, list[Trained]], epochs: dict[str, int]) -> list[Line]:
+    """Return a line a way to train: seconds and accuracy, and both beside the plain loop's."""
+    peers = results[PEER]
+    lines = []
+    for name, runs in results.items():
+        ratios = [run.seconds / peer.seconds for run, peer in zip(runs, peers, strict=True)]
+        points = [
+            100 * (run.accuracy - peer.accuracy) for run, peer in zip(runs, peers, strict=True)
+        ]
+        lines.append(
+            (
+                name,
+                f"{epochs[name]}",
+                f"{mean(run.seconds for run in runs) / epochs[name]:.1f}",
+                f"{mean(run.accuracy for run in runs):.2%}",
+                f"{mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+                f"{mean(points):+.1f} ({min(points):+.1f} to {max(points):+.1f})",
+            )
+        )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--images", type=int, default=4_000)
+    parser.add_argument("--batch-size", type=int, default=500)
+    parser.add_argument("--epochs", type=int, default=3, help="of the plain loop")
+    parser.add_argument("--ours", type=int, nargs="+", default=[3, 2], help="epochs of fast94")
+    parser.add_argument("--rounds", type=int, default=2, help="each has a seed of its own")
+    parser.add_argument("--markdown", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    if arguments.one:
+        number, batch_size, epochs, seed, *settings = arguments.one
+        train_ours(int(number), int(batch_size), int(epochs), int(seed), settings)
+        return
+    ways = {PEER: ("benchmarks.peers.plain_fast94", arguments.epochs, ())}
+    for epochs in arguments.ours:
+        ways[f"fast94, {epochs} epochs"] = ("benchmarks.fast94", epochs, ())
+        small = f"fast94, {epochs} epochs, the first half at 24 px"
+        ways[small] = ("benchmarks.fast94", epochs, SMALL)
+    results: dict[str, list[Trained]] = {name: [] for name in ways}
+    for seed in range(arguments.rounds):
+        for name, (module, epochs, settings) in ways.items():
+            one = ("--one",) if module == "benchmarks.fast94" else ()
+            sizes = (arguments.images, arguments.batch_size, epochs, seed)
+            results[name].append(measure(module, *one, *sizes, *settings))
+    show(
+        f"speednet-94 on {arguments.images:,} of CIFAR-10's training images, batch "
+        f"{arguments.batch_size}, judged by {HELD_OUT:,} others; means of {arguments.rounds} "
+        f"rounds, {os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}",
+        ("", "epochs", "s an epoch", "accuracy", "time, of the plain loop's", "points above it"),
+        lines_of(results, {name: epochs for name, (_, epochs, _) in ways.items()}),
+        arguments.markdown,
+    )
+
+
+if __name__ == "__main__":
+    main()

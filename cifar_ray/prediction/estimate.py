@@ -30,7 +30,8 @@ UNSEEN = 0.05
 ONCE = 0.15
 """The same for start and end, of which a trial sees one: they depend on the disk's caches too."""
 LISTED_A_PAGE = 1000
-GETS_A_PART, PUTS_A_PART = 8, 4
+LISTS_A_PART, GETS_A_PART, PUTS_A_PART = 1, 10, 3
+"""In DEST, from its line in the manifest to the receipt; large parts take some more reads."""
 Sample = dict[int, list[Entry]]
 
 
@@ -286,6 +287,7 @@ def _requests(
     if (destination or "").startswith(S3_SCHEME):
         requests["get"] = requests.get("get", 0) + GETS_A_PART * len(survey.shards)
         requests["put"] = PUTS_A_PART * len(survey.shards)
+        requests["list"] = requests.get("list", 0) + LISTS_A_PART * len(survey.shards)
     return requests
 
 

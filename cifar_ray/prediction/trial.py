@@ -65,10 +65,10 @@ def run_trial(request: Request, sample: Sequence[Entry], num_workers: int) -> Tr
     with tempfile.TemporaryDirectory(prefix="cifar-ray-") as folder:
         started = time.perf_counter()
         plan = make_plan(replace(request, destination=str(Path(folder) / "trial")))
+        shards = [_lay_out(plan, sample, number) for number in range(num_workers)]
         driver = Cost(time.process_time(), time.perf_counter() - started)
         # What a model needs once on a machine is no part of a run.
         open_backend(plan.bundle, plan.record.execution)
-        shards = [_lay_out(plan, sample, number) for number in range(num_workers)]
         worker, rounds = _measure(plan, shards)
         return Trial(plan.record, driver, worker, _seal(plan), rounds)
 

@@ -16,7 +16,7 @@ from cifar_ray.config.labelling import (
     SourceReference,
 )
 from cifar_ray.config.prices import Prices
-from cifar_ray.prediction.estimate import Asked, forecast, makespan, student_quantile
+from cifar_ray.prediction.estimate import PUTS_A_PART, Asked, forecast, makespan, student_quantile
 from cifar_ray.prediction.forecast import Forecast
 from cifar_ray.prediction.gauge import ImageCost, Round
 from cifar_ray.prediction.manifest import shard_size
@@ -222,7 +222,7 @@ def test_money_is_workers_as_long_as_they_run_and_requests_and_bytes() -> None:
     assert found.money.expected == pytest.approx(rented + 0.03 + 0.01 + read)
     assert found.money.low < found.money.expected < found.money.high
     kept = forecast_of(seen, trial, Asked(3, 4, "s3://bucket/labels"))
-    assert kept.requests["put"] >= 4 * found.parts / 2
+    assert kept.requests["put"] == PUTS_A_PART * found.parts
     assert kept.requests["get"] > 30
 
 

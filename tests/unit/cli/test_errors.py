@@ -20,7 +20,7 @@ def images(tmp_path: Path) -> Path:
 def test_a_folder_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
     code, told = cli("predict", tmp_path / "nowhere", "--out", tmp_path / "out")
     assert code == 2
-    assert "does not exist. Allowed are a folder of images;" in told
+    assert "does not exist. Allowed are a folder of images, or s3://BUCKET/PREFIX;" in told
     assert not (tmp_path / "out").exists()
 
 

@@ -221,6 +221,8 @@ def main() -> None:
         bundle = bundle_of(arguments.model, folder)
         bench = Bench(store, bundle.path, folder)
         bench.absent = [peer.name for peer in chosen if not installed(peer)]
+        # So that the graph is converted and cached, which happens once for a model.
+        bench.run_ours([*ENGINES[OURS], "--limit", "1"])
         load = os.getloadavg()[0]
         for _ in range(arguments.pairs):
             bench.pair(

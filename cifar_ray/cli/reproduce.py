@@ -14,7 +14,6 @@ from cifar_ray import __version__
 from cifar_ray.cli.boundary import UNEXPECTED, Ended, console
 from cifar_ray.cli.display import duration
 from cifar_ray.errors import CifarRayError
-from cifar_ray.runs import EvaluationRun, TrainingRun
 
 if TYPE_CHECKING:
     from cifar_ray.config.training import TrainingSpec
@@ -89,6 +88,7 @@ def _plans(specs: "dict[str, TrainingSpec]", max_minutes: float | None) -> "list
 def _compare(runs: Path) -> None:
     """Judge the bundles that there are by the same test images, on one page."""
     from cifar_ray.cli.evaluate import judge
+    from cifar_ray.runs import EvaluationRun, TrainingRun
     from cifar_ray.training.reproduction import is_compared, trained
 
     names = trained(runs)

@@ -204,10 +204,13 @@ def main() -> None:
     parser.add_argument("--model", default="box", help="box, a bundle's folder, or a network")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--limit", type=int, help="take the first N images of the store only")
-    parser.add_argument("--peers", default=",".join(PEERS), help="some of them, or none")
+    parser.add_argument("--peers", default=",".join(PEERS), help="some of these, or none")
     parser.add_argument("--ray", action="store_true", help="measure the Ray engine too")
     arguments = parser.parse_args()
-    chosen = [PEERS[name] for name in arguments.peers.split(",") if name != "none"]
+    names = [] if arguments.peers == "none" else arguments.peers.split(",")
+    if not set(names) <= set(PEERS):
+        parser.error(f"--peers: allowed are {', '.join(PEERS)}, or none")
+    chosen = [PEERS[name] for name in names]
     with tempfile.TemporaryDirectory(prefix="cifar-ray-bench-") as name:
         folder = Path(name)
         store = folder / "store"

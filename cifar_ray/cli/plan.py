@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cifar_ray.cli.boundary import console
 from cifar_ray.cli.display import duration
+from cifar_ray.cli.options import BatchSize, Device, ImagesPerShard, Model, Precision, Weights
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.errors import InputError
 
@@ -44,13 +45,8 @@ def plan(
         str | None,
         typer.Option(metavar="DEST", help="Keep the plan there; the receipt will compare."),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="A bundle's folder, or torchvision:NAME. Default: the model in the box."),
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="With torchvision:NAME: its weights, as a file.")
-    ] = None,
+    model: Model = None,
+    weights: Weights = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="That the run will have. Default: as here.")
     ] = None,
@@ -60,16 +56,10 @@ def plan(
     prices: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A price table, as TOML.")
     ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="Where the model runs.")
-    ] = "auto",
-    precision: Annotated[
-        Literal["auto", "float32", "bfloat16"], typer.Option(help="What the model computes in.")
-    ] = "auto",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a batch.")] = None,
-    images_per_shard: Annotated[
-        int | None, typer.Option(min=1, help="A constant number of images a part.")
-    ] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    batch_size: BatchSize = None,
+    images_per_shard: ImagesPerShard = None,
     include: Annotated[
         list[str] | None, typer.Option(help="Keys that match this pattern, and no others.")
     ] = None,
@@ -120,6 +110,7 @@ def plan(
 
 
 def _forecast(request: "Request", asked: "Asked", side_by_side: int, seed: int) -> "Forecast":
+    from cifar_ray.prediction.arrow_alone import keep_pandas_out
     from cifar_ray.prediction.estimate import forecast
     from cifar_ray.prediction.plan import destination_store, first_entries, refuse_strangers
     from cifar_ray.prediction.sources import find_source, open_source, split_source
@@ -127,6 +118,7 @@ def _forecast(request: "Request", asked: "Asked", side_by_side: int, seed: int) 
     from cifar_ray.prediction.trial import run_trial
     from cifar_ray.runs import LabellingRun
 
+    keep_pandas_out()  # as the driver of a run does, whose start this measures
     reference = find_source(request.source, request.root)
     store = destination_store(asked.destination, reference) if asked.destination else None
     if store is not None:

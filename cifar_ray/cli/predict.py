@@ -2,7 +2,6 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -14,6 +13,7 @@ from rich.text import Text
 from cifar_ray.cli import job_specs
 from cifar_ray.cli.boundary import console
 from cifar_ray.cli.display import LabellingDisplay, duration, shown_dashboard
+from cifar_ray.cli.options import BatchSize, Device, ImagesPerShard, Model, Precision, Weights
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.errors import InputError
 
@@ -66,29 +66,18 @@ def predict(
         ),
     ],
     out: Annotated[str, typer.Option(metavar="DEST", help="Where results go: a new folder.")],
-    model: Annotated[
-        str | None,
-        typer.Option(help="A bundle's folder, or torchvision:NAME. Default: the model in the box."),
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="With torchvision:NAME: its weights, as a file.")
-    ] = None,
+    model: Model = None,
+    weights: Weights = None,
     engine: Annotated[
         Literal["auto", "local", "ray"], typer.Option(help="What runs the workers.")
     ] = "auto",
     local: Annotated[bool, typer.Option("--local", help="Short for --engine local.")] = False,
     address: Annotated[str | None, typer.Option(help="A Ray cluster's address.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.")] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="Where the model runs.")
-    ] = "auto",
-    precision: Annotated[
-        Literal["auto", "float32", "bfloat16"], typer.Option(help="What the model computes in.")
-    ] = "auto",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a batch.")] = None,
-    images_per_shard: Annotated[
-        int | None, typer.Option(min=1, help="A constant number of images a part.")
-    ] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    batch_size: BatchSize = None,
+    images_per_shard: ImagesPerShard = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Label the first N images only.")] = None,
     sample: Annotated[
         int | None, typer.Option(min=1, help="Label N images, drawn by --seed.")

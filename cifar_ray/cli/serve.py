@@ -2,12 +2,13 @@
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from cifar_ray.cli.boundary import console
+from cifar_ray.cli.options import Device, Precision
 from cifar_ray.config.addresses import LOOPBACK, LOOPBACK_NAMES, SERVE_PORT
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.errors import InputError, printable
@@ -48,12 +49,8 @@ def serve(
     ] = LOOPBACK,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = SERVE_PORT,
     replicas: Annotated[int, typer.Option(min=1, help="Processes that label side by side.")] = 1,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="Where the model runs.")
-    ] = "auto",
-    precision: Annotated[
-        Literal["auto", "float32", "bfloat16"], typer.Option(help="What the model computes in.")
-    ] = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
     address: Annotated[str | None, typer.Option(help="A Ray cluster's address.")] = None,
     api_key_file: Annotated[
         Path | None, typer.Option(help="Let only those in who have one of its keys, a line each.")

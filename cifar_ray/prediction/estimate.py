@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev, variance
 
+from cifar_ray.config.labelling import SourceReference
 from cifar_ray.config.prices import Prices
 from cifar_ray.prediction.forecast import Estimate, Forecast
 from cifar_ray.prediction.gauge import STAGES, Round
@@ -54,7 +55,7 @@ def forecast(survey: Survey, sample: Sample, trial: Trial, asked: Asked) -> Fore
     cpu_s = scaled.cpu_s(asked.workers)
     hours = scaled.hours(asked.workers)
     gpu_hours = hours.times(asked.workers) if record.execution.device == "cuda" else None
-    requests = _requests(survey, record.source.uri, record.source.root, asked.destination)
+    requests = _requests(survey, record.source, asked.destination)
     read_bytes = scaled.read_bytes()
     money = None
     if asked.prices is not None:
@@ -276,13 +277,11 @@ def _workers_for(scaled: _Scaled, deadline_hours: float | None) -> int | None:
     return low
 
 
-def _requests(
-    survey: Survey, source: str, root: str | None, destination: str | None
-) -> dict[str, int]:
+def _requests(survey: Survey, source: SourceReference, destination: str | None) -> dict[str, int]:
     requests: dict[str, int] = {}
-    if source.startswith(S3_SCHEME):
+    if source.uri.startswith(S3_SCHEME):
         requests["list"] = math.ceil(survey.found / LISTED_A_PAGE)
-    if source.startswith(S3_SCHEME) or (root or "").startswith(S3_SCHEME):
+    if source.in_bucket:
         requests["get"] = survey.listed
     if (destination or "").startswith(S3_SCHEME):
         requests["get"] = requests.get("get", 0) + GETS_A_PART * len(survey.shards)

@@ -2,9 +2,10 @@
 
 from datetime import UTC, datetime
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 import cifar_ray
+from cifar_ray.config.frozen import FrozenConfig
 from cifar_ray.config.labelling import BundleReference, RunRecord
 from cifar_ray.errors import InputError, printable
 from cifar_ray.runs import LabellingRun
@@ -13,11 +14,7 @@ from cifar_ray.storage import Store
 FORECAST_FORMAT = 1
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Estimate(_Frozen):
+class Estimate(FrozenConfig):
     """A number with its 90 % interval; the three are equal where the listing tells it exactly."""
 
     low: float
@@ -47,7 +44,7 @@ class Estimate(_Frozen):
         )
 
 
-class Forecast(_Frozen):
+class Forecast(FrozenConfig):
     """`forecast.json`."""
 
     format_version: int = FORECAST_FORMAT
@@ -88,7 +85,7 @@ class Forecast(_Frozen):
         return (self.model_dump_json(indent=2) + "\n").encode()
 
 
-class Compared(_Frozen):
+class Compared(FrozenConfig):
     """What was expected, and what it was."""
 
     low: float

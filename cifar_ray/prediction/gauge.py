@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NamedTuple, TextIO
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from cifar_ray.config.labelling import SourceReference
 from cifar_ray.errors import CifarRayError, StoreUnavailable
+from cifar_ray.prediction.arrow_alone import keep_pandas_out
 from cifar_ray.prediction.classify import Classifying, Equipment, fill_slot
 from cifar_ray.prediction.decoding import Decoding
 from cifar_ray.prediction.events import ShardReturned, WorkerError, WorkerReady, to_line
@@ -114,12 +116,9 @@ class Gauge:
 
     def _images(self) -> tuple[ImageCost, ...]:
         slots = self.batches.reshape(-1, *self.batches.shape[2:])
-        decoding = self.equipment.decoding()
-        try:
+        with closing(self.equipment.decoding()) as decoding:
             pairs = zip(self.entries, slots, strict=False)  # the last batch is padded
             return tuple(self._image(entry, slot, decoding) for entry, slot in pairs)
-        finally:
-            decoding.close()
 
     def _image(self, entry: Entry, slot: NDArray[np.uint8], decoding: Decoding) -> ImageCost:
         stopwatch = Stopwatch(time.process_time)
@@ -148,6 +147,7 @@ def main() -> int:
     """Answer until the input ends; return the exit code."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    keep_pandas_out()  # as a worker does, whose start this measures
     try:
         _answer(answers)
     except CifarRayError as error:

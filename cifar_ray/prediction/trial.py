@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import IO
 
 from cifar_ray.config.labelling import RunRecord
@@ -87,7 +88,7 @@ def _measure(
     plan: Plan, shards: list[tuple[ShardName, ShardName]]
 ) -> tuple[Cost, tuple[tuple[Round, ...], ...]]:
     with _workers(plan, shards) as workers:
-        wall_s = sum(worker.ready() for worker in workers) / len(workers)
+        wall_s = fmean(worker.ready() for worker in workers)
         # Caches fill, and libraries load what they load late.
         first = _round(workers)
         rounds: list[tuple[Round, ...]] = []
@@ -96,8 +97,8 @@ def _measure(
             len(rounds) < MAX_ROUNDS and time.perf_counter() - started < ENOUGH_S
         ):
             rounds.append(_round(workers))
-    later_s = _mean([one.seconds for round_ in rounds for one in round_])
-    once_s = _mean([one.start_s + max(0.0, one.seconds - later_s) for one in first])
+    later_s = fmean(one.seconds for round_ in rounds for one in round_)
+    once_s = fmean(one.start_s + max(0.0, one.seconds - later_s) for one in first)
     return Cost(once_s, wall_s), tuple(rounds)
 
 
@@ -197,7 +198,3 @@ def _round(workers: list[_Worker]) -> tuple[Round, ...]:
     for worker in workers:
         worker.ask()
     return tuple(Round.from_json(worker.answer()) for worker in workers)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -22,6 +22,7 @@ from tests.store.conftest import BUCKET
 from tests.store.proxy import FaultProxy, Rule
 from tests.unit.prediction.sources.forms import (
     FORMS,
+    draw_store,
     file_keys,
     is_manifest,
     kinds,
@@ -42,14 +43,7 @@ Place = Callable[[str], Source]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 drawn images, some with odd names, and four files of other kinds."""
-    root = tmp_path_factory.mktemp("forms") / "images"
-    paths = draw_folder(root, count=40)
-    for name, path in zip(NAMES, paths, strict=False):
-        (root / name).write_bytes(path.read_bytes() + name.encode())
-    for name in OTHERS:
-        (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_bytes(b"other")
-    return root
+    return draw_store(tmp_path_factory.mktemp("forms") / "images", 40, NAMES, OTHERS)
 
 
 @pytest.fixture

@@ -2,32 +2,14 @@
 
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cifar_ray.cli.main import run
 from cifar_ray.config.prices import Prices, read_prices
 from cifar_ray.errors import InputError
 from tests.drawing import draw_folder
-
-Cli = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run the command line in this process; exit code, and all that it printed."""
-
-    def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["cifar-ray", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            run()
-        captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out + captured.err
-
-    return call
+from tests.unit.cli.conftest import Cli
 
 
 @pytest.fixture

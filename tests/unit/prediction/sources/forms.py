@@ -5,6 +5,7 @@ import json
 import os
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,9 +13,20 @@ import pyarrow.parquet as pq
 
 from cifar_ray.config.labelling import LabellingConfig
 from cifar_ray.prediction.sources import Entry, Skipped, Source, find_source, open_source
+from tests.drawing import draw_folder
 
 FORMS = ("csv", "jsonl", "manifest", "tar", "zip", "parquet", "hugging-face")
 ALL = LabellingConfig()
+
+
+def draw_store(root: Path, count: int, names: Sequence[str], others: Sequence[str]) -> Path:
+    """Draw images, some with odd names, and files of other kinds; return their folder."""
+    for name, path in zip(names, draw_folder(root, count=count), strict=False):
+        (root / name).write_bytes(path.read_bytes() + name.encode())
+    for name in others:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"other")
+    return root
 
 
 def file_keys(folder: Path) -> list[str]:

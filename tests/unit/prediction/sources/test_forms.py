@@ -15,6 +15,7 @@ from tests.drawing import draw_folder
 from tests.unit.prediction.sources.forms import (
     ALL,
     FORMS,
+    draw_store,
     file_keys,
     is_manifest,
     kinds,
@@ -39,14 +40,7 @@ CONTAINERS = pytest.mark.parametrize("form", [form for form in FORMS if not is_m
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """90 drawn images, some with odd names, and five files of other kinds."""
-    root = tmp_path / "images"
-    paths = draw_folder(root, count=90)
-    for name, path in zip(NAMES, paths, strict=False):
-        (root / name).write_bytes(path.read_bytes() + name.encode())
-    for name in OTHERS:
-        (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_bytes(b"other")
-    return root
+    return draw_store(tmp_path / "images", 90, NAMES, OTHERS)
 
 
 def in_form(form: str, folder: Path, config: LabellingConfig = ALL) -> Source:

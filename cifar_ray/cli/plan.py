@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cifar_ray.cli.boundary import console
 from cifar_ray.cli.display import duration
-from cifar_ray.cli.options import BatchSize, Device, ImagesPerShard, Model, Precision, Weights
+from cifar_ray.cli.options import BatchSize, Device, ImagesPerShard, Model, Precision, Root, Weights
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.errors import InputError
 
@@ -66,10 +66,7 @@ def plan(
     exclude: Annotated[
         list[str] | None, typer.Option(help="Leave out keys that match this pattern.")
     ] = None,
-    root: Annotated[
-        str | None,
-        typer.Option(help="The folder below which a manifest's uris lie. Default: its own."),
-    ] = None,
+    root: Root = None,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
     json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:

@@ -13,7 +13,7 @@ from rich.text import Text
 from cifar_ray.cli import job_specs
 from cifar_ray.cli.boundary import console
 from cifar_ray.cli.display import LabellingDisplay, duration, shown_dashboard
-from cifar_ray.cli.options import BatchSize, Device, ImagesPerShard, Model, Precision, Weights
+from cifar_ray.cli.options import BatchSize, Device, ImagesPerShard, Model, Precision, Root, Weights
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.errors import InputError
 
@@ -99,13 +99,7 @@ def predict(
     exclude: Annotated[
         list[str] | None, typer.Option(help="Leave out keys that match this pattern.")
     ] = None,
-    root: Annotated[
-        str | None,
-        typer.Option(
-            help="The folder, or s3://BUCKET/PREFIX, below which a manifest's uris lie. Default: "
-            "its own folder or bucket."
-        ),
-    ] = None,
+    root: Root = None,
     columns: Annotated[
         str | None,
         typer.Option(

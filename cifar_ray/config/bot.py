@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
 
 from cifar_ray.config.addresses import SERVICE_URL, TELEGRAM_URL
+from cifar_ray.config.frozen import FrozenConfig
 from cifar_ray.config.serving import origin_of
 from cifar_ray.errors import InputError
 
@@ -12,10 +13,8 @@ TOKEN_VARIABLE = "CIFAR_RAY_BOT_TOKEN"
 KEY_VARIABLE = "CIFAR_RAY_API_KEY"
 
 
-class BotSettings(BaseModel):
+class BotSettings(FrozenConfig):
     """Where a bot listens and whom it asks."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     token: SecretStr
     service_url: str = SERVICE_URL

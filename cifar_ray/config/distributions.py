@@ -5,7 +5,9 @@ from itertools import pairwise
 from random import Random
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
+
+from cifar_ray.config.frozen import FrozenConfig
 
 RESAMPLE_PROBABILITY = 0.25
 PERTURBATION_FACTORS = (0.8, 1.2)
@@ -13,10 +15,8 @@ PERTURBATION_FACTORS = (0.8, 1.2)
 RANGES = ("uniform", "log_uniform", "int_uniform", "log_int_uniform")
 
 
-class Choice(BaseModel):
+class Choice(FrozenConfig):
     """One of some values, in an order in which neighbours are alike."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["choice"] = "choice"
     values: tuple[JsonValue, ...] = Field(min_length=1)
@@ -47,10 +47,8 @@ class Choice(BaseModel):
         return self.values[min(max(at, 0), len(self.values) - 1)]
 
 
-class Range(BaseModel):
+class Range(FrozenConfig):
     """A number from `low` to `high`, both included."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["uniform", "log_uniform", "int_uniform", "log_int_uniform"]
     low: float

@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from cifar_ray.config.frozen import FrozenConfig
 
 BackendName = Literal["openvino", "torch"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -10,10 +12,8 @@ Device = Literal["cpu", "cuda"]
 DecoderName = Literal["pillow", "simplejpeg"]
 
 
-class ExecutionRequest(BaseModel):
+class ExecutionRequest(FrozenConfig):
     """What the user asks for; `auto` and None leave the choice to the machine and the model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: Device | Literal["auto"] = "auto"
     precision: Precision | Literal["auto"] = "auto"
@@ -31,10 +31,8 @@ class ExecutionRequest(BaseModel):
         return {name: value for name, value in fields.items() if value not in ("auto", None)}
 
 
-class Execution(BaseModel):
+class Execution(FrozenConfig):
     """All that bytes in `predictions/` depend on besides listing and bundle."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     backend: BackendName
     precision: Precision

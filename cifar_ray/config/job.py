@@ -7,8 +7,6 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -18,6 +16,7 @@ from pydantic import (
 
 from cifar_ray import __version__
 from cifar_ray.config.execution import ExecutionRequest
+from cifar_ray.config.frozen import FrozenConfig
 from cifar_ray.config.labelling import LabellingConfig, RunOptions
 from cifar_ray.config.search import SearchSpec
 from cifar_ray.config.training import TrainingConfig
@@ -28,9 +27,7 @@ DIGEST_CHARACTERS = 12
 """Of the digest in a job's name; 48 bits tell a team's jobs apart."""
 
 
-class _Job(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Job(FrozenConfig):
     code_version: str = __version__
 
     @property

@@ -4,18 +4,15 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cifar_ray.config.execution import Execution
+from cifar_ray.config.frozen import FrozenConfig
 
 RECORD_FORMAT = 1
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class LabellingConfig(_Config):
+class LabellingConfig(FrozenConfig):
     """What the user asked for, as far as it decides the bytes of the rows."""
 
     top_k: int = Field(5, ge=1)
@@ -40,7 +37,7 @@ class LabellingConfig(_Config):
         return self.limit is not None or self.sample is not None
 
 
-class RunOptions(_Config):
+class RunOptions(FrozenConfig):
     """How to run it; nothing here changes a byte of the rows."""
 
     engine: Literal["auto", "local", "ray"] = "auto"
@@ -52,7 +49,7 @@ class RunOptions(_Config):
     """Whether a Ray that starts here has its dashboard."""
 
 
-class BundleReference(_Config):
+class BundleReference(FrozenConfig):
     """The model of a run."""
 
     id: str
@@ -62,14 +59,14 @@ class BundleReference(_Config):
 SourceKind = Literal["folder", "s3", "manifest", "inventory", "parquet", "tar", "zip"]
 
 
-class CarriedColumn(_Config):
+class CarriedColumn(FrozenConfig):
     """A column of SOURCE that the rows have too; `type` as Arrow writes it, such as `int64`."""
 
     name: str
     type: str
 
 
-class SourceReference(_Config):
+class SourceReference(FrozenConfig):
     """The store of a run. Behind each key of `ranges` begins a part that is listed by itself."""
 
     kind: SourceKind
@@ -100,7 +97,7 @@ class SourceReference(_Config):
         return self.model_copy(update={"ranges": ()})
 
 
-class RunRecord(_Config):
+class RunRecord(FrozenConfig):
     """`run.json`: written before the first part; every worker reads it and follows it."""
 
     format_version: int = RECORD_FORMAT

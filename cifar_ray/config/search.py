@@ -3,8 +3,9 @@
 from random import Random
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from cifar_ray.config.frozen import FrozenConfig
 from cifar_ray.config.spaces import Parameters, Space, check_parameters
 from cifar_ray.config.training import TrainingConfig
 from cifar_ray.errors import InputError
@@ -18,10 +19,8 @@ FIXED_WHILE_TRAINING = ("network", "epochs", "optimizer.name", "input_px", "tran
 """What a population cannot change in the middle of a training."""
 
 
-class SearchSpec(BaseModel):
+class SearchSpec(FrozenConfig):
     """A search as it stands in `search.json`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     config: TrainingConfig
     """The recipe that trials change."""

@@ -4,10 +4,11 @@ import hashlib
 from typing import Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cifar_ray.config.addresses import LOOPBACK, SERVE_PORT
 from cifar_ray.config.execution import ExecutionRequest
+from cifar_ray.config.frozen import FrozenConfig
 from cifar_ray.errors import InputError, printable
 
 MIB = 2**20
@@ -15,11 +16,7 @@ MIN_KEY_CHARACTERS = 16
 """A key's digest travels with the configuration; a short key could be guessed from it."""
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Limits(_Config):
+class Limits(FrozenConfig):
     """What a request may ask for; a replica's memory is bounded by them."""
 
     image_bytes: int = Field(16 * MIB, gt=0)
@@ -34,7 +31,7 @@ class Limits(_Config):
     """From a request's first byte to its answer."""
 
 
-class ServiceConfig(_Config):
+class ServiceConfig(FrozenConfig):
     """All that a replica needs to know; it holds digests of keys, never a key."""
 
     models: dict[str, str]
@@ -72,7 +69,7 @@ class ServiceConfig(_Config):
         return self
 
 
-class ServerOptions(_Config):
+class ServerOptions(FrozenConfig):
     """Where the service runs and listens."""
 
     host: str = LOOPBACK

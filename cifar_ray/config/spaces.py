@@ -16,9 +16,10 @@ from pathlib import Path
 from random import Random
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from cifar_ray.config.distributions import RANGES, Choice, Distribution, Range
+from cifar_ray.config.frozen import FrozenConfig
 from cifar_ray.config.training import TrainingConfig
 from cifar_ray.errors import InputError, did_you_mean, printable
 
@@ -39,10 +40,8 @@ MAX_GRID = 10_000
 NAMED = files("cifar_ray.config") / "named_spaces"
 
 
-class Space(BaseModel):
+class Space(FrozenConfig):
     """Fields, by their full names, each with what it may be."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     fields: dict[str, Annotated[Distribution, Field(discriminator="kind")]] = Field(min_length=1)

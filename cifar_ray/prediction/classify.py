@@ -248,9 +248,7 @@ class Classifying:
             rows=len(outcomes),
             counts=shard.rows.counts(),
             image_bytes=sum(outcome.num_bytes for outcome in outcomes),
-            revision=self.equipment.reopening.number
-            if shard.kept and self.equipment.reopening
-            else 0,
+            revision=self._revision(shard),
         )
         table = shard.rows.table(self.equipment.scoring)
         if shard.kept:

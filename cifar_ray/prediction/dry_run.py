@@ -5,8 +5,7 @@ import time
 from itertools import islice
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
+from cifar_ray.config.frozen import FrozenConfig
 from cifar_ray.models.backends import resolve_execution
 from cifar_ray.prediction.classify import Classifying, TakeShard
 from cifar_ray.prediction.events import ShardDone
@@ -20,10 +19,8 @@ ROW_BYTES = 160
 """A row in a part, compressed; keys of ordinary length, five scores."""
 
 
-class Preview(BaseModel):
+class Preview(FrozenConfig):
     """What `--dry-run` says."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     classes: str

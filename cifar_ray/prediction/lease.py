@@ -24,8 +24,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from cifar_ray.config.frozen import FrozenConfig
 from cifar_ray.errors import InputError, Unfinished, printable
 from cifar_ray.runs import LabellingRun
 from cifar_ray.storage import Store
@@ -35,10 +36,8 @@ STANDSTILL_S = 30.0
 LOOK_INTERVAL_S = 1.0
 
 
-class LeaseRecord(BaseModel):
+class LeaseRecord(FrozenConfig):
     """What stands in the file of a lease."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     owner: str
     host: str

@@ -2,8 +2,9 @@
 
 import hashlib
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
+from cifar_ray.config.frozen import FrozenConfig
 from cifar_ray.errors import InputError, printable
 from cifar_ray.prediction.forecast import Compared
 from cifar_ray.runs import LabellingRun
@@ -13,10 +14,8 @@ from cifar_ray.storage.digests import file_digest
 RECEIPT_FORMAT = 1
 
 
-class Receipt(BaseModel):
+class Receipt(FrozenConfig):
     """`receipt.json`: written last; while it stands, the run is sealed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: int = RECEIPT_FORMAT
     partial: dict[str, int] | None
@@ -40,7 +39,7 @@ class Receipt(BaseModel):
     parts_digest: str
     forecast: dict[str, Compared] | None = None
     """What `plan` had said, beside what came; where one command did the whole run."""
-    files: dict[str, str] = {}
+    files: dict[str, str] = Field(default_factory=dict)
     """SHA-256 (hex) of the run's other files, by name; set when it is sealed."""
     sealed_at: str
     digest: str = ""

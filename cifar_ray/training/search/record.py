@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import JsonValue, ValidationError
 
+from cifar_ray.config.frozen import FrozenConfig
 from cifar_ray.config.search import SearchSpec
 from cifar_ray.config.spaces import Parameters
 from cifar_ray.errors import InputError, printable
@@ -27,10 +28,8 @@ State = Literal["running", "finished", "stopped", "failed"]
 Row = dict[str, float]
 
 
-class Exploit(BaseModel):
+class Exploit(FrozenConfig):
     """A trial of a population that went on from a better one, with other parameters."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     epoch: int
     """Epochs that the trial had trained when it was given up."""
@@ -40,10 +39,8 @@ class Exploit(BaseModel):
     after: Parameters
 
 
-class TrialRecord(BaseModel):
+class TrialRecord(FrozenConfig):
     """One trial: what it is, and how far it is or how it ended."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     number: int
     parameters: Parameters

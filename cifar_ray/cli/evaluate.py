@@ -80,19 +80,19 @@ def run_job(job: "EvaluateJob") -> None:
 
 
 def _is_torchvisions(place: str) -> bool:
-    return place.startswith("torchvision:")
+    from cifar_ray.models.torchvision_table import PREFIX
+
+    return place.startswith(PREFIX)
 
 
 def _with_weights(job: "EvaluateJob", weights: Path | None) -> "EvaluateJob":
     """Let `--weights` be part of what is uploaded."""
     if weights is None:
         return job
-    from cifar_ray.models.pretrained import TORCHVISION, torchvision_bundle
+    from cifar_ray.models.opening import open_bundle
 
     bundles = tuple(
-        str(torchvision_bundle(place.removeprefix(TORCHVISION), weights).path)
-        if _is_torchvisions(place)
-        else place
+        str(open_bundle(place, weights).path) if _is_torchvisions(place) else place
         for place in job.bundles
     )
     return job.model_copy(update={"bundles": bundles})

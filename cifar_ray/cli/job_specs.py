@@ -35,7 +35,7 @@ def predict_job(
         raise InputError("A job runs on the cluster's Ray: leave out --local and --engine local.")
     model = request.model
     if request.weights is not None:
-        from cifar_ray.prediction.plan import open_bundle
+        from cifar_ray.models.opening import open_bundle
 
         model = str(open_bundle(model, request.weights).path)
     return PredictJob(
@@ -56,13 +56,10 @@ def request(job: "PredictJob") -> "Request":
     """Return what the verb makes of its command line."""
     from cifar_ray.prediction.plan import Request
 
-    model = job.model
-    if model is not None and not model.startswith("torchvision:"):
-        model = local_bundle(model)
     return Request(
         source=job.source,
         destination=job.destination,
-        model=model,
+        model=job.model,
         weights=None,
         config=job.config,
         execution=job.execution,
@@ -70,11 +67,3 @@ def request(job: "PredictJob") -> "Request":
         source_moved=job.source_moved,
         root=job.root,
     )
-
-
-def local_bundle(place: str) -> str:
-    """Return a bundle's folder on this machine; one that was uploaded to a bucket is fetched."""
-    from cifar_ray.config.job import is_local
-    from cifar_ray.models.fetching import fetch_bundle
-
-    return place if is_local(place) else str(fetch_bundle(place))

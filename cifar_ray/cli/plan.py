@@ -78,8 +78,9 @@ def plan(
     from cifar_ray.config.labelling import LabellingConfig
     from cifar_ray.config.prices import read_prices
     from cifar_ray.models.backends import resolve_execution
+    from cifar_ray.models.opening import open_bundle
     from cifar_ray.prediction.estimate import Asked
-    from cifar_ray.prediction.plan import Request, open_bundle
+    from cifar_ray.prediction.plan import Request
 
     table = read_prices(prices) if prices else None
     config = LabellingConfig(

@@ -117,15 +117,16 @@ def _run(config: "ServiceConfig", options: "ServerOptions", models: dict[str, "B
 
 def _models(arguments: list[str]) -> dict[str, "Bundle"]:
     """Return the bundles by the names that requests give."""
-    from cifar_ray.prediction.plan import open_bundle
+    from cifar_ray.models.opening import open_bundle
+    from cifar_ray.models.torchvision_table import PREFIX
 
     models: dict[str, Bundle] = {}
     for argument in arguments or [""]:
         name, separator, place = argument.partition("=")
         if not separator:
             name, place = "", argument
-        bundle = open_bundle(place or None, None)
-        name = name or bundle.spec.network.removeprefix("torchvision:")
+        bundle = open_bundle(place or None)
+        name = name or bundle.spec.network.removeprefix(PREFIX)
         if name in models:
             raise InputError(
                 f"Two models would be called {printable(name)}. Name them: NAME={printable(place)}."

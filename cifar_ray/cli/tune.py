@@ -46,7 +46,7 @@ def tune(
     context: typer.Context,
     data: Annotated[
         str | None,
-        typer.Argument(metavar="DATA", help="`cifar10`, or a folder with a sub-folder a class."),
+        typer.Argument(metavar="DATA", help="As for `train`."),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="What trials change; a name that `recipes` lists.")
@@ -133,9 +133,11 @@ def _job(spec: "SearchSpec", refit: bool) -> "TuneJob":
 
 def _here(spec: "SearchSpec") -> "SearchSpec":
     """Return the spec with places as this machine finds them from any folder."""
+    from cifar_ray.storage import open_store
+
     places = {"run": str(Path(spec.run).expanduser().absolute())}
     if spec.data != "cifar10":
-        places["data"] = str(Path(spec.data).expanduser().absolute())
+        places["data"] = open_store(spec.data).uri
     return spec.model_copy(update=places)
 
 

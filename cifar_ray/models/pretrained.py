@@ -12,9 +12,8 @@ from cifar_ray.models.backends.machine import installed_version
 from cifar_ray.models.bundle import Bundle, save_bundle
 from cifar_ray.models.bundle_spec import BundleSpec, TrainedOn
 from cifar_ray.models.cache import cache_folder
+from cifar_ray.models.torchvision_table import PREFIX
 
-TORCHVISION = "torchvision:"
-"""Begins the names of torchvision's networks."""
 # Some weights were published before torchvision renamed layers, and it renames them when it loads.
 _RENAMED = (
     (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\."), r"\1\2."),
@@ -32,7 +31,7 @@ def torchvision_bundle(name: str, weights_file: Path | None = None) -> Bundle:
     the cache folder, and is opened from there the next time without loading torch. Raises
     `InputError` for unknown names and failing downloads.
     """
-    network = f"{TORCHVISION}{name}"
+    network = f"{PREFIX}{name}"
     registry.get(network)
     if weights_file is not None:
         weights_file = in_folder(weights_file, name)

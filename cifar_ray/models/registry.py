@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from cifar_ray.errors import InputError, did_you_mean
-from cifar_ray.models.torchvision_table import TORCHVISION
+from cifar_ray.models.torchvision_table import PREFIX, TORCHVISION
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,7 +68,7 @@ _OURS = (
     NetworkSpec("vgg16", _TORCHVISION, 134_301_514, 224, ("vgg16", 224), pretrained="vgg16"),
 )
 _TORCHVISIONS = (
-    NetworkSpec(f"torchvision:{name}", _TORCHVISION, parameters, size, (name, size), 1000, name)
+    NetworkSpec(f"{PREFIX}{name}", _TORCHVISION, parameters, size, (name, size), 1000, name)
     for name, (parameters, size) in TORCHVISION.items()
 )
 _NETWORKS = {spec.name: spec for spec in (*_OURS, *_TORCHVISIONS)}

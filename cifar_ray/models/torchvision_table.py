@@ -3,6 +3,9 @@
 The input size is that of the transforms published with the default weights.
 """
 
+PREFIX = "torchvision:"
+"""Before the name of a network of torchvision's."""
+
 TORCHVISION: dict[str, tuple[int, int]] = {
     "alexnet": (61_100_840, 224),
     "convnext_base": (88_591_464, 224),

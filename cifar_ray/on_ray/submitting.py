@@ -26,9 +26,10 @@ from cifar_ray.config.job import (
     is_local,
 )
 from cifar_ray.errors import InputError, printable
+from cifar_ray.models.opening import open_bundle
+from cifar_ray.models.torchvision_table import PREFIX
 from cifar_ray.on_ray.jobs import DESTINATION, DIGEST, VERB, VERSION, JobRow, Jobs
 from cifar_ray.prediction.run_bundle import upload_bundle
-from cifar_ray.runs import TrainingRun
 
 PACKAGE = Path(cifar_ray.__file__).parent
 LOCK = "requirements.lock"
@@ -140,16 +141,14 @@ def _refuse_rivals(rows: list[JobRow], job: Job) -> None:
 
 def _model(bundle: str, destination: str) -> str:
     """Return where the cluster finds a model: beside DEST, if it is on this machine."""
-    if bundle.startswith("torchvision:") or not is_local(bundle):
+    if bundle.startswith(PREFIX) or not is_local(bundle):
         return bundle
     parent, _, name = destination.rstrip("/").rpartition("/")
     if not name or parent.endswith(":/"):
         raise InputError(
             f"--out {printable(destination)}: name a folder in it, beside which the model can lie."
         )
-    path = Path(bundle.removeprefix("file://")).expanduser()
-    run = TrainingRun(path)
-    return upload_bundle(run.bundle if run.bundle.is_dir() else path, parent)
+    return upload_bundle(open_bundle(bundle.removeprefix("file://")), parent)
 
 
 def _entry_point(verb: str) -> Path:

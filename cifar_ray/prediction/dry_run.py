@@ -7,9 +7,10 @@ from pathlib import Path
 
 from cifar_ray.config.frozen import FrozenConfig
 from cifar_ray.models.backends import resolve_execution
+from cifar_ray.models.opening import open_bundle
 from cifar_ray.prediction.classify import Classifying, TakeShard
 from cifar_ray.prediction.events import ShardDone
-from cifar_ray.prediction.plan import FIRST_IMAGES, Request, make_plan, open_bundle
+from cifar_ray.prediction.plan import FIRST_IMAGES, Request, make_plan
 from cifar_ray.prediction.sources import find_source, open_source
 from cifar_ray.prediction.survey import survey
 from cifar_ray.prediction.worker import equip

@@ -21,7 +21,7 @@ from cifar_ray.config.labelling import (
 from cifar_ray.errors import InputError, printable
 from cifar_ray.models.backends import resolve_execution
 from cifar_ray.models.bundle import Bundle
-from cifar_ray.models.fetching import fetch_bundle
+from cifar_ray.models.opening import open_bundle
 from cifar_ray.prediction.row import refuse_taken_names
 from cifar_ray.prediction.run_bundle import store_bundle
 from cifar_ray.prediction.sources import (
@@ -179,19 +179,6 @@ def _lies_inside(store: Store, source: SourceReference) -> bool:
         return source.kind in FOLDERS and (resolved == root or root in resolved.parents)
     in_bucket = source.uri.startswith(S3_SCHEME)
     return in_bucket and S3Address.parse(source.uri).contains(S3Address.parse(store.uri))
-
-
-def open_bundle(model: str | None, weights: Path | None) -> Bundle:
-    """Return the model: the one in the box, a bundle here or in a bucket, `torchvision:NAME`."""
-    if model is None:
-        return Bundle.default()
-    if model.startswith("torchvision:"):
-        from cifar_ray.models.pretrained import torchvision_bundle
-
-        return torchvision_bundle(model.removeprefix("torchvision:"), weights)
-    if model.startswith(S3_SCHEME):
-        return Bundle.load(fetch_bundle(model))
-    return Bundle.load(Path(model).expanduser())
 
 
 def read_record(store: Store) -> RunRecord | None:

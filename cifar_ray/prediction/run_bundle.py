@@ -1,7 +1,5 @@
 """The model of a run: the copy of it that lies in DEST, and one that was uploaded beside DEST."""
 
-from pathlib import Path
-
 from cifar_ray.config.labelling import BundleReference
 from cifar_ray.models.bundle import Bundle
 from cifar_ray.models.fetching import download_bundle
@@ -20,9 +18,8 @@ def store_bundle(store: Store, bundle: Bundle) -> None:
         store.write(f"{LabellingRun.BUNDLE}/{path.name}", path.read_bytes())
 
 
-def upload_bundle(path: Path, place: str) -> str:
+def upload_bundle(bundle: Bundle, place: str) -> str:
     """Copy a bundle below `place` unless it is there; return where it is."""
-    bundle = Bundle.load(path)
     uploaded = f"{place}/{UPLOADED}"
     store = open_store(uploaded)
     if not store.exists(f"{bundle.digest}/{MANIFEST}"):

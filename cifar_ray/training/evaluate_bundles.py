@@ -15,10 +15,9 @@ from cifar_ray.errors import InputError
 from cifar_ray.models.backends.base import Pending
 from cifar_ray.models.backends.resolve import open_backend, resolve_execution
 from cifar_ray.models.bundle import Bundle
-from cifar_ray.models.fetching import fetch_bundle
-from cifar_ray.models.pretrained import TORCHVISION, torchvision_bundle
+from cifar_ray.models.opening import open_bundle
+from cifar_ray.models.torchvision_table import PREFIX
 from cifar_ray.runs import EvaluationRun, TrainingRun
-from cifar_ray.storage import S3_SCHEME
 from cifar_ray.training.evaluation import Evaluation
 from cifar_ray.training.held_out import HeldOut, load_held_out
 from cifar_ray.training.metrics import Logits, Timing, evaluate
@@ -47,7 +46,7 @@ def evaluate_bundles(
     """
     run = EvaluationRun(out)
     _refuse_other_contents(run)
-    bundles = {place: _open(place, weights) for place in places}
+    bundles = {place: open_bundle(place, weights) for place in places}
     _refuse_twice(places, bundles)
     _refuse_other_labels(bundles)
     labels = next(iter(bundles.values())).spec.labels
@@ -116,17 +115,6 @@ def predict(
     return np.concatenate(parts)[:total], Timing(time.monotonic() - started, total)
 
 
-def _open(place: str, weights: Path | None) -> Bundle:
-    """Open a model of torchvision's, a run's bundle, or the bundle in the place itself."""
-    if place.startswith(TORCHVISION):
-        return torchvision_bundle(place.removeprefix(TORCHVISION), weights)
-    if place.startswith(S3_SCHEME):
-        return Bundle.load(fetch_bundle(place))
-    path = Path(place).expanduser()
-    inside = TrainingRun(path).bundle
-    return Bundle.load(inside if inside.is_dir() else path)
-
-
 def _names(places: Sequence[str]) -> list[str]:
     """Return what the page calls each model: short where that tells them apart."""
     short = [_short_name(place) for place in places]
@@ -135,7 +123,7 @@ def _names(places: Sequence[str]) -> list[str]:
 
 def _short_name(place: str) -> str:
     """Return the last part of a path that is not `bundle`."""
-    if place.startswith(TORCHVISION):
+    if place.startswith(PREFIX):
         return place
     folder = Path(place).absolute()
     in_run = folder.name == TrainingRun(folder.parent).bundle.name

@@ -23,6 +23,7 @@ from cifar_ray.training.held_out import load_held_out
 from cifar_ray.training.loop import EpochRow, Ranks
 from cifar_ray.training.pipeline import Watcher, train
 from cifar_ray.training.resume import open_run, read_spec
+from cifar_ray.training.search.trial import images
 from cifar_ray.training.sources import load as load_data
 from cifar_ray.training.split import digests
 from tests.drawing import draw_classes
@@ -138,6 +139,12 @@ def test_classes_in_a_bucket_are_the_classes_of_a_folder(classes: Path, in_bucke
         of_class = ours.train.select(torch.nonzero(ours.train.labels == label).flatten())
         there = expected.train.select(torch.nonzero(expected.train.labels == label).flatten())
         assert set(digests(of_class)) == set(digests(there))
+
+
+def test_a_search_splits_the_images_of_a_bucket(in_bucket: str) -> None:
+    config = override(get_recipe("cnn-122k"), list(SETTINGS))
+    training, validation = images(in_bucket, config, 32)
+    assert (len(training), len(validation)) == (36, 12)
 
 
 def test_parquet_in_a_bucket_keeps_its_own_test_images(

@@ -44,11 +44,13 @@ def pillow_draft(data: bytes, side: int) -> np.ndarray:
 
 
 def turbo(data: bytes, side: int) -> np.ndarray:
-    return simplejpeg.decode_jpeg(data)
+    pixels: np.ndarray = simplejpeg.decode_jpeg(data)
+    return pixels
 
 
 def turbo_scaled(data: bytes, side: int) -> np.ndarray:
-    return simplejpeg.decode_jpeg(data, min_height=side, min_width=side)
+    pixels: np.ndarray = simplejpeg.decode_jpeg(data, min_height=side, min_width=side)
+    return pixels
 
 
 DECODERS: tuple[Decode, ...] = (pillow, pillow_draft, turbo, turbo_scaled)
@@ -130,8 +132,8 @@ def main() -> None:
     for _ in range(ROUNDS):
         for name, backend in backends.items():
             shape = (backend.execution.batch_size, side, side, 3)
-            images = rng.integers(0, 256, shape, dtype=np.uint8)
-            model[name].append(run_for(backend, images))
+            batch = rng.integers(0, 256, shape, dtype=np.uint8)
+            model[name].append(run_for(backend, batch))
     print(json.dumps({"decode": fastest(decoding), "model": fastest(model)}))
 
 

@@ -76,7 +76,7 @@ def measure(module: str, *arguments: object) -> Trained:
 def lines_of(results: dict[str, list[Trained]], epochs: dict[str, int]) -> list[Line]:
     """Return a line a way to train: seconds and accuracy, and both beside the plain loop's."""
     peers = results[PEER]
-    lines = []
+    lines: list[Line] = []
     for name, runs in results.items():
         ratios = [run.seconds / peer.seconds for run, peer in zip(runs, peers, strict=True)]
         points = [
@@ -111,7 +111,9 @@ def main() -> None:
         number, batch_size, epochs, seed, *settings = arguments.one
         train_ours(int(number), int(batch_size), int(epochs), int(seed), settings)
         return
-    ways = {PEER: ("benchmarks.peers.plain_fast94", arguments.epochs, ())}
+    ways: dict[str, tuple[str, int, tuple[str, ...]]] = {
+        PEER: ("benchmarks.peers.plain_fast94", arguments.epochs, ())
+    }
     for epochs in arguments.ours:
         ways[f"fast94, {epochs} epochs"] = ("benchmarks.fast94", epochs, ())
         small = f"fast94, {epochs} epochs, the first half at 24 px"

@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.predict import timed
+from benchmarks.measuring import measure
 from tests.drawing import draw
 
 KINDS = ((32, 32), (160, 120), (500, 375), (1600, 1200))
@@ -79,10 +79,10 @@ def run(store: Path, out: Path, options: list[str]) -> tuple[dict[str, float], f
     """Plan and label; the interval in CPU-hours, and the CPU seconds that it took."""
     ours = [sys.executable, "-m", "cifar_ray"]
     arguments = [str(store), "--out", str(out), *options]
-    _, _, _, printed = timed([*ours, "plan", *arguments, "--json"], store.parent)
-    _, _, cpu_s, _ = timed([*ours, "predict", *arguments, "--local"], store.parent)
+    _, printed = measure([*ours, "plan", *arguments, "--json"], store.parent)
+    usage, _ = measure([*ours, "predict", *arguments, "--local"], store.parent)
     interval: dict[str, float] = json.loads(printed)["cpu_hours"]
-    return interval, cpu_s
+    return interval, usage.cpu_s
 
 
 def main() -> None:
@@ -106,8 +106,8 @@ def main() -> None:
             images = arguments.numbers[number % len(arguments.numbers)]
             mix = make_store(folder / "store", kinds, images, random.Random(number))
             interval, true_s = run(folder / "store", folder / "out", options)
-            bounds = (HOURS * interval[name] for name in ("low", "expected", "high"))
-            rows.append(Row(images, tuple(mix), *bounds, true_s))
+            low, expected, high = (HOURS * interval[name] for name in ("low", "expected", "high"))
+            rows.append(Row(images, tuple(mix), low, expected, high, true_s))
             print(rows[-1], flush=True)
     print(f"{sum(row.held for row in rows)} of {len(rows)} intervals held")
 

@@ -24,9 +24,9 @@ from benchmarks.bundles import bundle_of
 from benchmarks.measuring import Usage, measure
 from benchmarks.stores import STORES
 from cifar_ray.config.machine import usable_cores
-from tests.store.conftest import BUCKET, client_of
+from tests.store.conftest import BUCKET
 from tests.store.proxy import FaultProxy
-from tests.store.servers import REGION, MotoServer
+from tests.store.servers import REGION, MotoServer, client_of
 
 LATENCY_S = 0.02
 AT_A_TIME = 64
@@ -79,7 +79,7 @@ def point_at(server: MotoServer, proxy: FaultProxy) -> None:
 def servers_cpu_s(server: MotoServer) -> float:
     """CPU seconds of server and proxy so far; the proxy runs in this process."""
     times = psutil.Process(server.process.pid).cpu_times()
-    return times.user + times.system + time.process_time()
+    return float(times.user + times.system + time.process_time())
 
 
 def main() -> None:

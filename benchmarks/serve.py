@@ -195,7 +195,7 @@ def agreement(images: list[bytes], execution: ExecutionRequest) -> str:
 def replica_memory() -> int:
     processes = psutil.Process().children(recursive=True)
     titled = [p for p in processes if "ServeReplica:cifar-ray:Replica" in "".join(p.cmdline())]
-    return max(process.memory_info().rss for process in titled)
+    return max(int(process.memory_info().rss) for process in titled)
 
 
 def table_of(results: list[Measured]) -> Table:

@@ -73,7 +73,7 @@ def train_ours(number: int, limit_s: float) -> None:
 
 def lines_of(rates: dict[str, list[float]]) -> list[Line]:
     """Return a line a loop, and one for our ratio to each peer."""
-    lines = [
+    lines: list[Line] = [
         (name, f"{median(found):,.0f}", f"{min(found):,.0f} to {max(found):,.0f}")
         for name, found in rates.items()
     ]

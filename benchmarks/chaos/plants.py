@@ -47,7 +47,7 @@ def lose_an_image_where_a_listing_goes_on(manifest: Any) -> None:
         entries = listing.entries
 
         def all_but_one(after: str | None) -> Iterator[Any]:
-            items = entries(after)
+            items: Iterator[Any] = entries(after)
             if after is not None:
                 next(items, None)
             return items

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -120,15 +120,17 @@ class Finder(importlib.abc.MetaPathFinder):
                 continue
             spec = finder.find_spec(name, path, target)
             if spec is not None and spec.loader is not None:
-                spec.loader.exec_module = self.loading(  # type: ignore[method-assign]
+                spec.loader.exec_module = self.loading(  # type: ignore[method-assign, assignment]
                     spec.loader.exec_module, self.changes[name]
                 )
                 return spec
         return None
 
-    def loading(self, load: object, changes: list[tuple[object, tuple[str, ...]]]) -> object:
+    def loading(
+        self, load: Callable[[ModuleType], None], changes: list[tuple[object, tuple[str, ...]]]
+    ) -> Callable[[ModuleType], None]:
         def load_and_change(module: ModuleType) -> None:
-            load(module)  # type: ignore[operator]
+            load(module)
             for change, arguments in changes:
                 change(module, *arguments)  # type: ignore[operator]
 

@@ -28,7 +28,7 @@ class Model:
         self.network = opened.network()
         self.transform = transform_of(opened.spec.preprocess)
 
-    @daft.method.batch(return_dtype=RESULT, batch_size=BATCH_SIZE)
+    @daft.method.batch(return_dtype=RESULT, batch_size=BATCH_SIZE)  # type: ignore[untyped-decorator]
     def classify(self, images: Series) -> list[dict[str, float]]:
         inputs = [self.transform(Image.fromarray(image)) for image in images.to_pylist()]
         with torch.inference_mode():

@@ -15,7 +15,7 @@ from keras import layers
 BATCH_SIZE = 32
 
 
-class Clock(keras.callbacks.Callback):
+class Clock(keras.callbacks.Callback):  # type: ignore[misc]
     """Counts images from the first step's end, and stops when the time is over."""
 
     def __init__(self, limit_s: float) -> None:

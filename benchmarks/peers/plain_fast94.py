@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.fast94 import images_of
-from cifar_ray.models import registry
+from cifar_ray.models.speednet import speednet_94
 from cifar_ray.training.dataset import LabelledImages
 
 RATE, MOMENTUM, WEIGHT_DECAY, BIAS_FACTOR = 11.5, 0.85, 0.0153, 64.0
@@ -98,9 +98,9 @@ def main() -> None:
     number, batch_size, epochs, seed = map(int, sys.argv[1:])
     training, held_out = images_of(number)
     torch.manual_seed(seed)
-    network = registry.build("speednet-94", 10)
-    network.initialise_from(normalised(training.images[:5000]))
-    network = network.to(memory_format=torch.channels_last)
+    speednet = speednet_94(10)
+    speednet.initialise_from(normalised(training.images[:5000]))
+    network = speednet.to(memory_format=torch.channels_last)
     # The first optimizer of a process loads much of torch: not the loop's own time.
     optimizer = optimizer_of(network, batch_size)
     started = time.perf_counter()

@@ -25,7 +25,8 @@ def network_of(bundle: Bundle) -> torch.nn.Module:
         return network
     theirs = timm.create_model(name, pretrained=False, num_classes=len(bundle.spec.labels))
     theirs.load_state_dict(network.state_dict())
-    return theirs.eval()
+    evaluated: torch.nn.Module = theirs.eval()
+    return evaluated
 
 
 @torch.inference_mode()

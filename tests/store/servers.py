@@ -178,7 +178,7 @@ def wait_for_port(port: int, process: "subprocess.Popen[bytes]") -> None:
             socket.create_connection(("127.0.0.1", port), 1).close()
         except OSError:
             if process.poll() is not None:
-                raise RuntimeError(f"{process.args} ended with {process.returncode}") from None
+                raise RuntimeError(f"{process.args!r} ended with {process.returncode}") from None
             time.sleep(0.02)
         else:
             return

@@ -2,7 +2,8 @@
 
 Python imports this module by itself from a folder on PYTHONPATH. `CHAOS_TOKENS` names a folder of
 tokens `STAGE.VICTIM.CALL`: the first process of that kind that comes to that call of that stage
-takes the token away and dies. So each token kills once, whoever is started again afterwards.
+takes the token away and dies (a driver may kill its raylet instead). So each token kills once,
+whoever is started again afterwards.
 `CHAOS_PLANT` names a fault of `plants.py`, for the harness to find.
 """
 
@@ -52,12 +53,25 @@ def victim() -> str:
     return "worker" if any(name in command for name in WORKER_MODULES) else "driver"
 
 
-def die_if_chosen(stage: str) -> None:
+def kill_if_chosen(stage: str) -> None:
     calls[stage] += 1
+    if take_token(stage, victim()):
+        os.kill(os.getpid(), signal.SIGKILL)
+    # A driver's raylet is its child; the driver sees it go, and has to say so.
+    if victim() == "driver" and take_token(stage, "raylet"):
+        import psutil
+
+        for process in psutil.Process().children(recursive=True):
+            if process.name() == "raylet":
+                process.kill()
+
+
+def take_token(stage: str, kind: str) -> bool:
+    """Take the token for a process of that kind, if there is one for this call."""
     folder = Path(os.environ["CHAOS_TOKENS"])
-    token = folder / f"{stage}.{victim()}.{calls[stage]}"
+    token = folder / f"{stage}.{kind}.{calls[stage]}"
     if not token.exists():
-        return
+        return False
     from benchmarks.chaos.trials import half_parts
     from cifar_ray.storage import open_store
 
@@ -66,8 +80,8 @@ def die_if_chosen(stage: str) -> None:
     try:
         token.rename(folder / f"taken.{token.name}.{chunks}.{parts}.{len(half_parts(store))}")
     except FileNotFoundError:
-        return
-    os.kill(os.getpid(), signal.SIGKILL)
+        return False
+    return True
 
 
 def is_part(arguments: tuple[object, ...]) -> bool:
@@ -84,7 +98,7 @@ def wrap(module: ModuleType, path: str, stage: str) -> None:
     def wrapped(*args: object, **kwargs: object) -> object:
         # Of what a worker writes, the parts matter, not its marks.
         if stage != "writing" or victim() == "driver" or is_part(args):
-            die_if_chosen(stage)
+            kill_if_chosen(stage)
         return function(*args, **kwargs)
 
     setattr(owner, name, wrapped)

@@ -22,6 +22,7 @@ REPOSITORY = HERE.parent.parent
 IMAGES_PER_SHARD = 8
 NUM_SHARDS = 8
 KILLED = -9
+SHARDS_OPEN = 4
 EQUAL = "equal"
 
 
@@ -67,9 +68,11 @@ class Laboratory:
             for token in run:
                 (tokens / ".".join(map(str, token))).touch()
             done = self.label(out, tokens)
-            if done.returncode not in (0, KILLED):
+            now = took(tokens, faults)
+            lost_raylet = any(token.victim == "raylet" for token, _ in now)
+            if done.returncode not in (0, SHARDS_OPEN if lost_raylet else KILLED):
                 faults.append(ended(done))
-            taken += took(tokens, faults)
+            taken += now
             faults += half_parts(open_store(out))
         shutil.rmtree(tokens)
         tokens.mkdir()
@@ -193,6 +196,12 @@ def ray_runs(chance: random.Random) -> list[list[Token]]:
     """Return the runs of a trial on Ray, where workers list as well."""
     return [
         [Token("listing", "worker", chance.randint(1, NUM_SHARDS)), *worker_kills(chance)],
+        [Token("classifying", "driver", chance.randint(1, 3))],
         [*worker_kills(chance), Token("sealing", "driver", chance.randint(1, NUM_SHARDS + 3))],
         [Token("writing", "driver", chance.randint(2, 5))],
     ]
+
+
+def raylet_runs(chance: random.Random) -> list[list[Token]]:
+    """Return the runs of a trial whose raylet is killed, once early and once later."""
+    return [[Token("classifying", "raylet", chance.randint(1, 3))] for _ in range(2)]

@@ -19,6 +19,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -45,6 +46,7 @@ OBJECT_STORE_BYTES = 256 * 2**20
 MAX_STARTS = 3
 CONNECT_TIMEOUT_S = 10.0
 SHUTDOWN_TIMEOUT_S = 5.0
+POLL_S = 0.02
 MAX_FOLDER_CHARACTERS = 40
 """Of the system's temporary folder: a Unix socket's path below it may have some 100 in all."""
 QUIET = {
@@ -162,10 +164,31 @@ def _shut_down(folder: Path) -> None:
     """
     started = _processes(folder)
     ray.shutdown()
-    _, alive = psutil.wait_procs(started, SHUTDOWN_TIMEOUT_S)
-    for process in alive:
-        process.kill()
-    psutil.wait_procs(alive)
+    for process in still_alive(started, SHUTDOWN_TIMEOUT_S):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    still_alive(started, SHUTDOWN_TIMEOUT_S)
+
+
+def still_alive(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Process]:
+    """Wait for processes to end; return those that have not.
+
+    One that has ended counts as ended, reaped or not: orphans go to process 1, and that of many
+    containers reaps nobody.
+    """
+    until = time.monotonic() + timeout_s
+    while alive := [process for process in processes if _lives(process)]:
+        if time.monotonic() > until:
+            break
+        time.sleep(POLL_S)
+    return alive
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _processes(folder: Path) -> list[psutil.Process]:

@@ -15,7 +15,7 @@ import grpc
 import psutil
 import ray
 
-from cifar_ray.on_ray.session import Session
+from cifar_ray.on_ray.session import Session, still_alive
 from tests.cluster.conftest import REPOSITORY, environment
 
 METHODS = (
@@ -176,3 +176,14 @@ def test_an_interrupted_session_leaves_no_process_no_token_and_no_folder() -> No
     assert process.returncode == 130
     assert not any(child.is_running() for child in children)
     assert not token.parent.exists()
+
+
+def test_a_process_that_nobody_reaps_counts_as_ended() -> None:
+    """As Ray's workers stay behind in a container whose process 1 reaps nobody."""
+    with subprocess.Popen(["true"]) as ended, subprocess.Popen(["sleep", "60"]) as asleep:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        both = [psutil.Process(process.pid) for process in (ended, asleep)]
+        assert both[0].status() == psutil.STATUS_ZOMBIE
+        assert still_alive(both, timeout_s=0.1) == both[1:]
+        asleep.kill()
+        assert still_alive(both, timeout_s=60) == []

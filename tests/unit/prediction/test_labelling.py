@@ -373,11 +373,28 @@ def test_results_inside_the_source_are_refused(store: Path, where: str) -> None:
         plan_of(store, out)
 
 
-def test_a_folder_of_other_things_is_not_taken_for_results(store: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").write_text("x")
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("name", ["thesis.tex", "report.html", "predictions/mine.csv"])
+def test_a_folder_of_other_things_is_not_taken_for_results(
+    store: Path, tmp_path: Path, name: str, fresh: bool
+) -> None:
+    mine = tmp_path / "mine" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("x")
     with pytest.raises(InputError, match="is not empty and holds no run"):
-        plan_of(store, tmp_path / "mine")
+        plan_of(store, tmp_path / "mine", fresh=fresh)
+    assert mine.read_text() == "x"
+
+
+def test_a_place_where_a_run_was_stopped_before_it_began_is_taken(
+    store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for name in ("forecast.json", "_lease/0000001.json", "_tmp/0123", "_bundle/bundle.json"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("{}")
+    assert not plan_of(store, out, fresh=True).resumed
+    assert (out / "forecast.json").exists()
 
 
 def test_a_source_without_images_says_what_was_found(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def prepare(request: Request) -> Prepared:
 
     Raises `InputError` for a source, model or DEST that cannot be used, with what to do.
     """
-    reference = find_source(request.source, request.root, request.config.columns)
+    reference = find_source(request.source, request.root, request.config)
     refuse_taken_names(reference.carried)
     store = destination_store(request.destination, reference)
     bundle = open_bundle(request.model, request.weights)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -238,7 +239,7 @@ def _label(
         _show_receipt(plan, receipt, as_json)
         return
     console.print(Text(_model_line(plan)))
-    for warning in plan.record.warnings:
+    for warning in (*plan.record.warnings, *_cache_warning(plan)):
         console.print(Text(f"Warning: {warning}", style="yellow"))
     engine, why = _engine(plan, options)
     console.print(Text(why))
@@ -272,6 +273,16 @@ def _model_line(plan: "Plan") -> str:
         f"{spec.trained_on.dataset}; {execution.backend} {execution.precision} on "
         f"{execution.device}, batches of {execution.batch_size}."
     )
+
+
+def _cache_warning(plan: "Plan") -> Iterator[str]:
+    from cifar_ray.models.cache import cache_fault
+
+    if plan.record.execution.backend == "openvino" and (fault := cache_fault()):
+        yield (
+            f"Nothing can be kept in the cache {fault}. What is not in it, each worker makes anew; "
+            "CIFAR_RAY_CACHE names another place."
+        )
 
 
 def _engine(plan: "Plan", options: "RunOptions") -> tuple["Engine", str]:

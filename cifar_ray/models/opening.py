@@ -8,6 +8,7 @@ from cifar_ray.models.pretrained import torchvision_bundle
 from cifar_ray.models.torchvision_table import PREFIX
 from cifar_ray.runs import TrainingRun
 from cifar_ray.storage import S3_SCHEME
+from cifar_ray.storage.folder_faults import folder_faults
 
 
 def open_bundle(place: str | None, weights: Path | None = None) -> Bundle:
@@ -24,4 +25,5 @@ def open_bundle(place: str | None, weights: Path | None = None) -> Bundle:
         return Bundle.load(fetch_bundle(place))
     path = Path(place).expanduser()
     inside = TrainingRun(path).bundle
-    return Bundle.load(inside if inside.is_dir() else path)
+    with folder_faults(path):
+        return Bundle.load(inside if inside.is_dir() else path)

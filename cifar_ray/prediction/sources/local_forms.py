@@ -16,6 +16,7 @@ from cifar_ray.prediction.sources.file_forms import (
     with_options,
 )
 from cifar_ray.prediction.sources.folder import FolderListing
+from cifar_ray.storage.folder_faults import folder_faults
 
 _WILDCARDS = frozenset("*?[")
 
@@ -23,12 +24,17 @@ _WILDCARDS = frozenset("*?[")
 def find_local(text: str, root: str | None, config: LabellingConfig) -> SourceReference:
     """Return what a path or a pattern is; `InputError` if it is nothing that can be labelled."""
     path = Path(text).expanduser().absolute()
+    with folder_faults(path):
+        return _find(path, root, config)
+
+
+def _find(path: Path, root: str | None, config: LabellingConfig) -> SourceReference:
     reference: SourceReference | None = None
     if path.is_dir():
         reference = _folder(path, config)
     elif path.exists():
         return find_file(SourceFile.at(str(path)), root, config)
-    elif _WILDCARDS & set(text):
+    elif _WILDCARDS & set(str(path)):
         reference = _pattern(path)
     if reference is None:
         raise InputError(f"SOURCE {printable(str(path))} does not exist. {ALLOWED}")

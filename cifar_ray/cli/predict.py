@@ -230,13 +230,14 @@ def _label(
     profile: bool,
     as_json: bool,
 ) -> None:
-    from cifar_ray.prediction.pipeline import label, sealed_receipt
+    from cifar_ray.prediction.pipeline import label, refuse_failures, sealed_receipt
     from cifar_ray.prediction.renewal import renew
 
     receipt = sealed_receipt(plan)
     if receipt is not None and again is None:
         console.print(Text(f"{plan.store.uri} is complete already; nothing to do."))
         _show_receipt(plan, receipt, as_json)
+        refuse_failures(receipt, options.max_failure_rate)
         return
     console.print(Text(_model_line(plan)))
     for warning in (*plan.record.warnings, *_cache_warning(plan)):

@@ -117,11 +117,16 @@ def label(plan: Plan, engine: Engine, max_failure_rate: float, display: Display)
     store.delete(LabellingRun.MARKS)
     write_report(store, plan.source, record, spec, receipt, speed, progress.warning)
     receipt = seal(store, _with_forecast(receipt, plan, progress, speed))
+    refuse_failures(receipt, max_failure_rate)
+    return receipt
+
+
+def refuse_failures(receipt: Receipt, max_failure_rate: float) -> None:
+    """Raise `TooManyFailures` for a sealed run whose failure rate is over its limit."""
     if receipt.failure_rate > max_failure_rate:
         raise TooManyFailures(
             _too_many(receipt.num_failed, receipt.listed, Counter(receipt.failed))
         )
-    return receipt
 
 
 def _with_forecast(receipt: Receipt, plan: Plan, progress: RunProgress, speed: Speed) -> Receipt:

@@ -145,6 +145,20 @@ def test_the_receipt_is_printed_as_json_and_again_for_a_finished_run(
     assert "complete already" in told
 
 
+def test_a_finished_run_with_too_many_failures_ends_with_3_each_time(
+    cli: Cli, images: Path, tmp_path: Path
+) -> None:
+    (images / "empty.jpg").touch()
+    arguments = ("predict", images, "--out", tmp_path / "out", "--local")
+    for begins in ("Model ", f"{tmp_path / 'out'} is complete already"):
+        code, told = cli(*arguments)
+        assert code == 3
+        assert "1 of 4 images failed (25.0%): 1 empty." in told
+        assert begins in told
+    code, told = cli(*arguments, "--max-failure-rate", 1)
+    assert code == 0
+
+
 def test_version(cli: Cli) -> None:
     code, told = cli("--version")
     assert code == 0

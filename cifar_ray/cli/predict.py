@@ -172,7 +172,7 @@ def predict(
     if retry_failed and update:
         raise InputError("Give --retry-failed or --update; one after the other.")
     if fresh and not yes and not dry_run:
-        typer.confirm(f"Delete the run in {out}?", abort=True)
+        _confirm_fresh(out)
     request = Request(
         source=source,
         destination=out,
@@ -197,6 +197,17 @@ def predict(
 def run_job(job: "PredictJob") -> None:
     """Run what was submitted, as the verb does."""
     _run(job_specs.request(job), job.options, job.again, profile=False, as_json=False)
+
+
+def _confirm_fresh(out: str) -> None:
+    if not sys.stdin.isatty():
+        raise InputError(
+            f"--fresh deletes the run in {out}, and there is no terminal to ask at. Give --yes too."
+        )
+    if not typer.confirm(f"Delete the run in {out}?"):
+        raise InputError(
+            "Nothing is deleted. Leave --fresh out to go on with the run, or give another --out."
+        )
 
 
 def _config(**values: Any) -> "LabellingConfig":

@@ -320,8 +320,12 @@ def test_a_hopeless_run_stops_early_but_not_on_a_few_broken_files_at_the_start(
     broken.mkdir()
     for number in range(2000):
         (broken / f"{number:04}.jpg").write_bytes(b"")
-    with pytest.raises(TooManyFailures, match="empty"):
+    with pytest.raises(
+        TooManyFailures, match=r"unfinished: .* empty\. What is done is kept"
+    ) as told:
         run(broken, tmp_path / "out", rate=0.05)
+    assert "failures.parquet" not in str(told.value)
+    assert not list((tmp_path / "out").glob("*.parquet"))
     assert not (tmp_path / "out" / "receipt.json").exists()
     mixed = tmp_path / "mixed"
     draw_folder(mixed, count=90)

@@ -75,6 +75,8 @@ class FolderListing:
             root, names = _identity(path), _sorted_names(path)
         except OSError as error:
             raise _unreadable(path, "", error) from error
+        if after is not None and not names:
+            raise self._gone()  # An unplugged disk leaves its mount point behind, which is empty.
         try:
             for item in self._folder(names, path, b"", b"", [root], start):
                 if isinstance(item, Entry) and item.version == GONE:
@@ -90,7 +92,10 @@ class FolderListing:
         with suppress(OSError):
             if os.path.isdir(path) and _identity(path) == root:
                 return
-        raise StoreUnavailable(
+        raise self._gone()
+
+    def _gone(self) -> StoreUnavailable:
+        return StoreUnavailable(
             f"The images' folder {printable(str(self.root))} went away while it was listed. "
             "Bring it back and give the same command again."
         )

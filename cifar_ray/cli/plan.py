@@ -117,7 +117,7 @@ def _forecast(request: "Request", asked: "Asked", side_by_side: int, seed: int) 
     from cifar_ray.runs import LabellingRun
 
     keep_pandas_out()  # as the driver of a run does, whose start this measures
-    reference = find_source(request.source, request.root)
+    reference = find_source(request.source, request.root, request.config)
     store = destination_store(asked.destination, reference) if asked.destination else None
     if store is not None:
         if store.exists(LabellingRun.RECORD):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -171,7 +172,7 @@ def predict(
     if retry_failed and update:
         raise InputError("Give --retry-failed or --update; one after the other.")
     if fresh and not yes and not dry_run:
-        typer.confirm(f"Delete the run in {out}?", abort=True)
+        _confirm_fresh(out)
     request = Request(
         source=source,
         destination=out,
@@ -196,6 +197,17 @@ def predict(
 def run_job(job: "PredictJob") -> None:
     """Run what was submitted, as the verb does."""
     _run(job_specs.request(job), job.options, job.again, profile=False, as_json=False)
+
+
+def _confirm_fresh(out: str) -> None:
+    if not sys.stdin.isatty():
+        raise InputError(
+            f"--fresh deletes the run in {out}, and there is no terminal to ask at. Give --yes too."
+        )
+    if not typer.confirm(f"Delete the run in {out}?"):
+        raise InputError(
+            "Nothing is deleted. Leave --fresh out to go on with the run, or give another --out."
+        )
 
 
 def _config(**values: Any) -> "LabellingConfig":
@@ -229,16 +241,17 @@ def _label(
     profile: bool,
     as_json: bool,
 ) -> None:
-    from cifar_ray.prediction.pipeline import label, sealed_receipt
+    from cifar_ray.prediction.pipeline import label, refuse_failures, sealed_receipt
     from cifar_ray.prediction.renewal import renew
 
     receipt = sealed_receipt(plan)
     if receipt is not None and again is None:
         console.print(Text(f"{plan.store.uri} is complete already; nothing to do."))
         _show_receipt(plan, receipt, as_json)
+        refuse_failures(receipt, options.max_failure_rate)
         return
     console.print(Text(_model_line(plan)))
-    for warning in plan.record.warnings:
+    for warning in (*plan.record.warnings, *_cache_warning(plan)):
         console.print(Text(f"Warning: {warning}", style="yellow"))
     engine, why = _engine(plan, options)
     console.print(Text(why))
@@ -272,6 +285,16 @@ def _model_line(plan: "Plan") -> str:
         f"{spec.trained_on.dataset}; {execution.backend} {execution.precision} on "
         f"{execution.device}, batches of {execution.batch_size}."
     )
+
+
+def _cache_warning(plan: "Plan") -> Iterator[str]:
+    from cifar_ray.models.cache import cache_fault
+
+    if plan.record.execution.backend == "openvino" and (fault := cache_fault()):
+        yield (
+            f"Nothing can be kept in the cache {fault}. What is not in it, each worker makes anew; "
+            "CIFAR_RAY_CACHE names another place."
+        )
 
 
 def _engine(plan: "Plan", options: "RunOptions") -> tuple["Engine", str]:

@@ -89,10 +89,10 @@ def verify(
 def _source(verified: "Verified", source: str | None) -> "SourceReference":
     from cifar_ray.prediction.sources import find_source
 
-    recorded = verified.record.source
+    recorded, config = verified.record.source, verified.record.config
     if source is None:
         return recorded
-    return recorded.model_copy(update={"uri": find_source(source).uri})
+    return recorded.model_copy(update={"uri": find_source(source, None, config).uri})
 
 
 def _bar() -> Progress:

@@ -24,6 +24,7 @@ from cifar_ray import __version__
 from cifar_ray.errors import InputError
 from cifar_ray.models import registry, self_test
 from cifar_ray.models.bundle_spec import FORMAT_VERSION, BundleRecord, BundleSpec
+from cifar_ray.storage.folder_faults import folder_faults
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,7 +54,8 @@ class Bundle:
     def load(cls, path: Path | str) -> Self:
         """Open a bundle's folder; `InputError` if it is none, damaged or of another version."""
         path = Path(path)
-        content = _read_record(path)
+        with folder_faults(path):
+            content = _read_record(path)
         content_sha256 = content.pop(_DIGEST_KEY, None)
         if content_sha256 != _content_sha256(content):
             raise InputError(f"{path / RECORD_FILE} was changed since it was made. {_REMEDY}")
@@ -198,14 +200,15 @@ def _file_sha256(path: Path) -> str:
 @contextmanager
 def _folder_made_whole(folder: Path) -> Iterator[Path]:
     """Give an unfinished folder beside the place, renamed to it at the end; removed on error."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.parent / f".{folder.name}.unfinished-{uuid.uuid4().hex[:8]}"
-    unfinished.mkdir()
-    try:
-        yield unfinished
-        for path in unfinished.iterdir():
-            with path.open("r+b") as file:
-                os.fsync(file.fileno())
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with folder_faults(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = folder.parent / f".{folder.name}.unfinished-{uuid.uuid4().hex[:8]}"
+        unfinished.mkdir()
+        try:
+            yield unfinished
+            for path in unfinished.iterdir():
+                with path.open("r+b") as file:
+                    os.fsync(file.fileno())
+            unfinished.rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)

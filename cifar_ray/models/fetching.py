@@ -9,6 +9,7 @@ from cifar_ray.errors import InputError, printable
 from cifar_ray.models.bundle import RECORD_FILE
 from cifar_ray.models.cache import cache_folder
 from cifar_ray.storage import FolderStore, Store, open_store
+from cifar_ray.storage.folder_faults import folder_faults
 
 IN_RUN = "bundle"
 """Where a training run has its bundle."""
@@ -35,9 +36,12 @@ def fetch_bundle(uri: str) -> Path:
 def download_bundle(store: Store, place: str, name: str) -> Path:
     """Return the cache's folder of that name, with a store's bundle in it."""
     folder = cache_folder() / "bundles" / name
-    if folder.exists():
-        return folder
-    unfinished = folder.with_name(f"{name}.{uuid.uuid4().hex}")
+    with folder_faults(folder):
+        return folder if folder.exists() else _download(store, place, folder)
+
+
+def _download(store: Store, place: str, folder: Path) -> Path:
+    unfinished = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
     unfinished.mkdir(parents=True)
     try:
         for file in store.names(place):

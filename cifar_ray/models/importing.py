@@ -17,6 +17,7 @@ from cifar_ray.models import registry
 from cifar_ray.models.bundle import Bundle, save_bundle
 from cifar_ray.models.bundle_spec import BundleSpec, TrainedOn
 from cifar_ray.models.weights import fill_network
+from cifar_ray.storage.folder_faults import folder_faults
 
 _NESTED = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -39,8 +40,9 @@ def import_weights(
     Raises `InputError` that names all tensors which do not fit, or `out` if it exists.
     """
     registry.get(network)
-    if out.exists():
-        raise InputError(f"{out} exists already; choose another --out.")
+    with folder_faults(out):
+        if out.exists():
+            raise InputError(f"{out} exists already; choose another --out.")
     tensors = read_state_dict(weights_file)
     filled = fill_network(network, len(labels), tensors, str(weights_file))
     spec = BundleSpec(

@@ -13,6 +13,7 @@ from cifar_ray.models.bundle import Bundle, save_bundle
 from cifar_ray.models.bundle_spec import BundleSpec, TrainedOn
 from cifar_ray.models.cache import cache_folder
 from cifar_ray.models.torchvision_table import PREFIX
+from cifar_ray.storage.folder_faults import folder_faults
 
 # Some weights were published before torchvision renamed layers, and it renames them when it loads.
 _RENAMED = (
@@ -38,8 +39,9 @@ def torchvision_bundle(name: str, weights_file: Path | None = None) -> Bundle:
     version = installed_version("torchvision") or "absent"
     origin = f"default-{version}" if weights_file is None else _file_digest(weights_file)
     folder = cache_folder() / "models" / f"torchvision-{name}-{origin}"
-    if folder.exists():
-        return Bundle.load(folder)
+    with folder_faults(folder):
+        if folder.exists():
+            return Bundle.load(folder)
     return _make(name, network, weights_file, folder)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from cifar_ray.errors import InputError
@@ -56,9 +56,8 @@ def save_weights(network: nn.Module, weights_file: Path, dtype: torch.dtype) -> 
         key: _as_stored(value, dtype).detach().cpu().contiguous().clone()
         for key, value in network.state_dict().items()
     }
-    save_file(tensors, weights_file)
-    # safetensors makes files for their owner alone; a bundle is for everybody who reads its folder.
-    weights_file.chmod(0o644)
+    # Not its `save_file`, which makes files for their owner alone and hides why it cannot write.
+    weights_file.write_bytes(save(tensors))
 
 
 @torch.no_grad()

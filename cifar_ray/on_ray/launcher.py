@@ -14,7 +14,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from cifar_ray.config.cluster import DASHBOARD_PORT, TOKEN_FILE, complaints
 from cifar_ray.errors import InputError
 
-RAY = (sys.executable, "-m", "ray.scripts.scripts")
+RAY = (sys.executable, "-P", "-m", "ray.scripts.scripts")
 COMMANDS = {
     "up": ("up", "--yes"),
     "down": ("down", "--yes"),

@@ -17,11 +17,12 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from ray._raylet import (  # type: ignore[attr-defined]
     Config,
     GcsClient,
 )
+from ray.job_config import JobConfig
 from ray.util.annotations import RayDeprecationWarning
 
 from cifar_ray.config.machine import usable_cores
@@ -267,11 +269,25 @@ def _unusable(address: str, reason: str) -> InputError:
     )
 
 
+class _OwnPath(list[str]):
+    """What Ray puts on its workers' path: nothing that is not on this process's own.
+
+    It adds the current folder, which may be the images', and hold anybody's code.
+    """
+
+    def extend(self, folders: Iterable[str]) -> None:
+        super().extend(folder for folder in folders if folder in sys.path)
+
+
 def _init(**settings: Any) -> Any:
     """Run `ray.init` without what it says, and without its own handler for SIGTERM."""
     handler = signal.getsignal(signal.SIGTERM)
+    job = JobConfig()
+    job._py_driver_sys_path = _OwnPath()
     with _shut_stderr():
-        context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
+        context = ray.init(
+            log_to_driver=False, logging_level=logging.ERROR, job_config=job, **settings
+        )
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
     return context

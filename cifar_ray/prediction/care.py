@@ -8,7 +8,6 @@ may have ended the first; the file that ends that one too is `decode_failed`.
 import json
 import os
 import subprocess
-import sys
 import threading
 from dataclasses import asdict
 from typing import IO
@@ -19,6 +18,7 @@ import psutil
 from cifar_ray.errors import CifarRayError, ImageFault
 from cifar_ray.images.decode import DecodeOptions, Pixels
 from cifar_ray.images.preprocess import Preprocess
+from cifar_ray.prediction.child import module_command
 from cifar_ray.prediction.decode_child import MAX_ALARM_S, READY, REQUEST
 from cifar_ray.prediction.watchdog import Watchdog
 
@@ -64,7 +64,7 @@ class CarefulDecoding:
         self.size = preprocess.input_size
         self.watchdog = watchdog
         settings = {"options": asdict(options), "preprocess": preprocess.model_dump(mode="json")}
-        self.command = [sys.executable, "-m", MODULE, json.dumps(settings)]
+        self.command = module_command(MODULE, json.dumps(settings))
         self.children: dict[int, _Child] = {}
         self.closed = False
 

@@ -38,7 +38,7 @@ class Preview(FrozenConfig):
 
 def dry_run(request: Request, num_cores: int) -> Preview:
     """List SOURCE, label its first images into a temporary folder, and extrapolate."""
-    reference = find_source(request.source, request.root, request.config.columns)
+    reference = find_source(request.source, request.root, request.config)
     source = open_source(reference, request.config)
     bundle = open_bundle(request.model, request.weights)
     seen = survey(source, request.config.images_per_shard)

@@ -27,7 +27,7 @@ import psutil
 from pydantic import ValidationError
 
 from cifar_ray.config.frozen import FrozenConfig
-from cifar_ray.errors import InputError, Unfinished, printable
+from cifar_ray.errors import CifarRayError, InputError, Unfinished, printable
 from cifar_ray.runs import LabellingRun
 from cifar_ray.storage import Store
 
@@ -117,7 +117,7 @@ class Lease:
                 beat = self.record.beat + 1
                 self.record = self.record.model_copy(update={"beat": beat})
                 self.store.write(LabellingRun.lease(self.number), self.record.to_bytes())
-            except (OSError, Unfinished):
+            except (OSError, CifarRayError):
                 # A store that fails for a while: the run itself finds out and says so.
                 continue
 

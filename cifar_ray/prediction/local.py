@@ -7,7 +7,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from cifar_ray.config.labelling import SourceReference
 from cifar_ray.errors import CifarRayError, Unfinished
+from cifar_ray.prediction.child import module_command
 from cifar_ray.prediction.engine import MAX_DEATHS, RunEvent, StorePatience
 from cifar_ray.prediction.events import (
     Event,
@@ -66,8 +66,8 @@ class LocalEngine:
         store_timeout_s: float,
     ) -> None:
         """Nothing starts before `run`."""
-        self.command = [sys.executable, "-m", "cifar_ray.prediction.worker", destination]
-        self.command.append(source.without_ranges().model_dump_json())
+        reference = source.without_ranges().model_dump_json()
+        self.command = module_command("cifar_ray.prediction.worker", destination, reference)
         self.num_workers = num_workers
         self.patience = StorePatience(store_timeout_s)
         self.inbox: queue.Queue[_Item] = queue.Queue()

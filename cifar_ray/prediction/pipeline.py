@@ -117,11 +117,18 @@ def label(plan: Plan, engine: Engine, max_failure_rate: float, display: Display)
     store.delete(LabellingRun.MARKS)
     write_report(store, plan.source, record, spec, receipt, speed, progress.warning)
     receipt = seal(store, _with_forecast(receipt, plan, progress, speed))
-    if receipt.failure_rate > max_failure_rate:
-        raise TooManyFailures(
-            _too_many(receipt.num_failed, receipt.listed, Counter(receipt.failed))
-        )
+    refuse_failures(receipt, max_failure_rate)
     return receipt
+
+
+def refuse_failures(receipt: Receipt, max_failure_rate: float) -> None:
+    """Raise `TooManyFailures` for a sealed run whose failure rate is over its limit."""
+    if receipt.failure_rate > max_failure_rate:
+        counts = _too_many(receipt.num_failed, receipt.listed, Counter(receipt.failed))
+        raise TooManyFailures(
+            f"{counts} All rows are kept; {LabellingRun.FAILURES} has those that failed, and why. "
+            "Allow more with --max-failure-rate."
+        )
 
 
 def _with_forecast(receipt: Receipt, plan: Plan, progress: RunProgress, speed: Speed) -> Receipt:
@@ -174,7 +181,11 @@ def stop_if_hopeless(progress: RunProgress, max_failure_rate: float) -> None:
     failed = total - progress.statuses[OK]
     if total >= MINIMUM_JUDGED and _wilson_lower(failed, total) > max_failure_rate:
         causes = Counter({k: n for k, n in progress.statuses.items() if k != OK})
-        raise TooManyFailures(_too_many(failed, total, causes))
+        raise TooManyFailures(
+            f"Stopped early, unfinished: {_too_many(failed, total, causes)} What is done is kept "
+            f"below {LabellingRun.PREDICTIONS}/, where the column `error` says why. The same "
+            "command with a higher --max-failure-rate goes on."
+        )
 
 
 def _wilson_lower(failed: int, total: int, z: float = CONFIDENCE_Z) -> float:
@@ -186,7 +197,4 @@ def _wilson_lower(failed: int, total: int, z: float = CONFIDENCE_Z) -> float:
 
 def _too_many(failed: int, total: int, causes: Counter[str]) -> str:
     table = ", ".join(f"{number} {cause}" for cause, number in causes.most_common())
-    return (
-        f"{failed} of {total} images failed ({failed / total:.1%}): {table}. All rows are kept, "
-        "failures.parquet or the column `error` says why. Allow more with --max-failure-rate."
-    )
+    return f"{failed} of {total} images failed ({failed / total:.1%}): {table}."

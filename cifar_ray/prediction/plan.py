@@ -46,7 +46,6 @@ OPTIONS = {
 FOLDERS = ("folder", "parquet", "tar", "zip")
 """Kinds of SOURCE in whose folder anything new would be listed."""
 OWN_NAMES = (
-    LabellingRun.RECORD,
     LabellingRun.RECEIPT,
     LabellingRun.FORECAST,
     LabellingRun.FAILURES,
@@ -59,7 +58,16 @@ OWN_NAMES = (
     LabellingRun.HISTORY,
     LabellingRun.MARKS,
     LabellingRun.UPDATE,
+    LabellingRun.RECORD,
 )
+"""Of a run, as `--fresh` deletes them: what is left if that is stopped is known as a run still."""
+BEFORE_RUN = (
+    LabellingRun.FORECAST,
+    LabellingRun.LEASE,
+    LabellingRun.TEMPORARY,
+    LabellingRun.BUNDLE,
+)
+"""What `plan` leaves, and who was stopped before `run.json` was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +115,7 @@ def prepare(request: Request) -> Prepared:
 
     Raises `InputError` for a source, model or DEST that cannot be used, with what to do.
     """
-    reference = find_source(request.source, request.root, request.config.columns)
+    reference = find_source(request.source, request.root, request.config)
     refuse_taken_names(reference.carried)
     store = destination_store(request.destination, reference)
     bundle = open_bundle(request.model, request.weights)
@@ -115,7 +123,7 @@ def prepare(request: Request) -> Prepared:
     if existing is not None:
         check_same_run(existing, request, bundle, reference)
         return Prepared(request, reference, store, bundle, existing, [])
-    if not request.fresh:
+    if not (request.fresh and store.exists(LabellingRun.RECORD)):
         refuse_strangers(store)
     first = first_entries(open_source(reference, request.config))
     return Prepared(request, reference, store, bundle, None, first)
@@ -131,7 +139,7 @@ def settle(prepared: Prepared) -> Plan:
             store_bundle(store, bundle)  # `verify --repair` has moved a damaged copy away.
         moved = prepared.reference.model_copy(update={"ranges": existing.source.ranges})
         return Plan(existing, bundle, open_source(moved, existing.config), store, resumed=True)
-    if request.fresh:
+    if request.fresh and store.exists(LabellingRun.RECORD):
         for name in OWN_NAMES:
             store.delete(name)
     reference = split_source(prepared.reference, request.config)
@@ -260,8 +268,7 @@ def first_entries(source: Source) -> list[Entry]:
 
 def refuse_strangers(store: Store) -> None:
     """Raise `InputError` if a place without a run holds what is none of ours."""
-    own = {*OWN_NAMES, LabellingRun.LEASE}
-    names = [name for name in store.names("") if name not in own]
+    names = [name for name in store.names("") if name not in BEFORE_RUN]
     if names:
         raise InputError(
             f"--out {printable(store.uri)} is not empty and holds no run "

@@ -6,7 +6,6 @@ machine is not equally fast all the time: a forecast has to allow for how much r
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import IO
 from cifar_ray.config.labelling import RunRecord
 from cifar_ray.errors import CifarRayError
 from cifar_ray.models.backends import open_backend
+from cifar_ray.prediction.child import module_command
 from cifar_ray.prediction.events import WorkerError, from_line
 from cifar_ray.prediction.gauge import Round
 from cifar_ray.prediction.manifest import Manifest, RangeEnd, chunk_bytes, range_end_bytes
@@ -124,9 +124,9 @@ class _Worker:
         self.log = log
         self.started = time.perf_counter()
         source = plan.source.reference.without_ranges().model_dump_json()
-        command = [sys.executable, "-m", "cifar_ray.prediction.gauge", plan.store.uri, source]
+        places = (plan.store.uri, source, str(sample), str(single))
         self.process = subprocess.Popen(
-            [*command, str(sample), str(single)],
+            module_command("cifar_ray.prediction.gauge", *places),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -3,19 +3,18 @@
 A write is whole or not at all: a file under `_tmp/`, fsync, then a rename or a link to its name.
 """
 
-import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from cifar_ray.errors import InputError, Unfinished, printable
+from cifar_ray.errors import InputError, printable
 from cifar_ray.storage.base import TEMPORARY
-
-_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+from cifar_ray.storage.folder_faults import folder_faults
 
 
 class FolderStore:
@@ -32,16 +31,21 @@ class FolderStore:
 
     def check(self) -> None:
         """Raise `InputError` if there is a file in its place."""
-        if self.root.exists() and not self.root.is_dir():
-            raise InputError(f"--out {printable(self.uri)} is a file. Give a new or empty folder.")
+        with self._faults(), suppress(FileNotFoundError):
+            if not stat.S_ISDIR(os.stat(self.root).st_mode):
+                raise InputError(
+                    f"--out {printable(self.uri)} is a file. Give a new or empty folder."
+                )
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes; `FileNotFoundError` if there is none."""
-        return (self.root / name).read_bytes()
+        with self._faults():
+            return (self.root / name).read_bytes()
 
     def open(self, name: str) -> BinaryIO:
         """Open a file for reading; `FileNotFoundError` if there is none."""
-        return open(self.root / name, "rb")
+        with self._faults():
+            return open(self.root / name, "rb")
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file atomically, in place of an older one."""
@@ -57,15 +61,15 @@ class FolderStore:
 
     def exists(self, name: str) -> bool:
         """Tell whether a file exists."""
-        return (self.root / name).exists()
+        with self._faults():
+            return (self.root / name).exists()
 
     def names(self, folder: str, prefix: str = "") -> list[str]:
         """Return the names directly in `folder` that begin with `prefix`, in order, or none."""
-        try:
+        with self._faults(), suppress(FileNotFoundError):
             found = os.listdir(self.root / folder)
-        except FileNotFoundError:
-            return []
-        return sorted(name for name in found if name.startswith(prefix))
+            return sorted(name for name in found if name.startswith(prefix))
+        return []
 
     def written(self, folder: str, prefix: str = "") -> list[tuple[str, float]]:
         """Return what `names` does, each with the time at which it was written (Unix seconds)."""
@@ -79,16 +83,18 @@ class FolderStore:
     def delete(self, name: str) -> None:
         """Delete a file or a folder with all in it; nothing happens if there is none."""
         path = self.root / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        with self._faults():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def move(self, name: str, to: str) -> None:
         """Move a file, in place of an older one; `FileNotFoundError` if there is none."""
-        target = self._target(to)
-        os.replace(self.root / name, target)
-        _sync_folder(target.parent)
+        with self._faults():
+            target = self._target(to)
+            os.replace(self.root / name, target)
+            _sync_folder(target.parent)
 
     @contextmanager
     def staged(self, name: str) -> Iterator[Path]:
@@ -107,23 +113,15 @@ class FolderStore:
     @contextmanager
     def _temporary(self) -> Iterator[Path]:
         path = self.root / TEMPORARY / uuid.uuid4().hex
-        try:
+        with self._faults():
             path.parent.mkdir(parents=True, exist_ok=True)
-            yield path
-        except OSError as error:
-            if error.errno in _OUT_OF_SPACE:
-                raise Unfinished(
-                    f"No space left on the disk of {self.root}. What is written is whole; "
-                    "free some space and give the same command again to go on."
-                ) from error
-            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise InputError(
-                    f"Cannot write to {self.root}: {os.strerror(error.errno)}. "
-                    "Choose a folder that you may write to."
-                ) from error
-            raise
-        finally:
-            path.unlink(missing_ok=True)
+            try:
+                yield path
+            finally:
+                path.unlink(missing_ok=True)
+
+    def _faults(self) -> AbstractContextManager[None]:
+        return folder_faults(self.root)
 
     def _target(self, name: str) -> Path:
         target = self.root / name

@@ -46,7 +46,9 @@ def evaluate_bundles(
     """
     run = EvaluationRun(out)
     _refuse_other_contents(run)
-    bundles = {place: open_bundle(place, weights) for place in places}
+    bundles = {
+        place: open_bundle(place, weights if place.startswith(PREFIX) else None) for place in places
+    }
     _refuse_twice(places, bundles)
     _refuse_other_labels(bundles)
     labels = next(iter(bundles.values())).spec.labels

@@ -1,5 +1,6 @@
 """The embedded Ray is shut: its doors are tried one by one, without the token and with another."""
 
+import ast
 import http.client
 import ipaddress
 import os
@@ -44,11 +45,13 @@ for mode, token in (("disabled", ""), ("token", wrong)):
 
 WAITING = """
 import os, signal, sys
+import ray
 from cifar_ray.on_ray.session import ray_session
 
 try:
     with ray_session("local", num_cpus=1):
         print(os.environ["RAY_AUTH_TOKEN_PATH"], flush=True)
+        print(ray.get(ray.remote(lambda: sys.path).remote()), flush=True)
         signal.pause()
 except KeyboardInterrupt:
     sys.exit(130)
@@ -156,10 +159,12 @@ def test_a_cluster_that_is_not_there_is_named_at_once(tmp_path: Path) -> None:
     assert all(f"Cannot use the Ray cluster at {address}: " in line for line in said)
 
 
-def test_an_interrupted_session_leaves_no_process_no_token_and_no_folder() -> None:
+def test_a_session_runs_no_code_of_its_folder_and_leaves_no_process_no_token_and_no_folder(
+    tmp_path: Path,
+) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", WAITING],
-        cwd=REPOSITORY,
+        [sys.executable, "-P", "-c", WAITING],
+        cwd=tmp_path,
         env=environment(),
         stdout=subprocess.PIPE,
         text=True,
@@ -168,6 +173,9 @@ def test_an_interrupted_session_leaves_no_process_no_token_and_no_folder() -> No
     assert process.stdout is not None
     token = Path(process.stdout.readline().strip())
     assert token.is_file()
+    path_of_workers = ast.literal_eval(process.stdout.readline())
+    assert path_of_workers
+    assert str(tmp_path) not in path_of_workers
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
     # As a terminal does, to all of its processes.

@@ -7,6 +7,7 @@ cache folder as XML and binary; loading it from there takes a fraction of a seco
 import hashlib
 import shutil
 import sys
+import tempfile
 import uuid
 from collections import deque
 from pathlib import Path
@@ -34,14 +35,12 @@ class OpenVinoBackend(Backend):
     def __init__(self, bundle: Bundle, execution: Execution, cache_dir: Path) -> None:
         self.execution = execution
         self.num_parallel = execution.threads
-        graph = cached_graph(bundle, execution, cache_dir)
         try:
-            compiled = _compile(graph, execution)
-        except RuntimeError:  # a damaged file; whether it was, the second try tells
-            shutil.rmtree(graph.parent)
-            compiled = _compile(cached_graph(bundle, execution, cache_dir), execution)
-        self._compiled = compiled
-        self._has_features = len(compiled.outputs) > 1
+            self._compiled = _from_cache(bundle, execution, cache_dir)
+        except (OSError, RuntimeError):  # a cache that cannot be written to, or is full
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                self._compiled = _compile(cached_graph(bundle, execution, Path(folder)), execution)
+        self._has_features = len(self._compiled.outputs) > 1
         self._idle: deque[Any] = deque()
 
     def submit(self, images: Images) -> "_Request":
@@ -70,6 +69,15 @@ class _Request:
     def result(self) -> Outputs:
         """Wait for the outputs."""
         return self._backend._collect(self._request)
+
+
+def _from_cache(bundle: Bundle, execution: Execution, cache_dir: Path) -> Any:
+    graph = cached_graph(bundle, execution, cache_dir)
+    try:
+        return _compile(graph, execution)
+    except RuntimeError:  # a damaged file; whether it was, the second try tells
+        shutil.rmtree(graph.parent)
+    return _compile(cached_graph(bundle, execution, cache_dir), execution)
 
 
 def cached_graph(bundle: Bundle, execution: Execution, cache_dir: Path) -> Path:

@@ -5,7 +5,7 @@ with `_` and known other kinds are skipped and counted, so that found == listed 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Protocol
@@ -122,15 +122,33 @@ class Source(Protocol):
 
 def skipped_kind(key: str, config: LabellingConfig) -> str | None:
     """Return the kind under which a key is skipped, or None if it is labelled."""
-    if any(fnmatchcase(key, pattern) for pattern in config.exclude):
+    if _matches(key, config.exclude):
         return "(excluded)"
     if config.include:
-        included = any(fnmatchcase(key, pattern) for pattern in config.include)
-        return None if included else "(not included)"
-    if any(part.startswith((".", "_")) for part in key.split("/")):
+        return None if _matches(key, config.include) else "(not included)"
+    if is_hidden(key):
         return "(hidden)"
     extension = os.path.splitext(key)[1].lower()
     return extension if extension in OTHER_KINDS else None
+
+
+def skipped_folder_kind(key: str, config: LabellingConfig) -> str | None:
+    """Return the kind under which all below a folder is skipped; None if some may be labelled.
+
+    The key ends in `/`.
+    """
+    if _matches(key, config.exclude):
+        return "(excluded)"
+    return "(hidden)" if is_hidden(key) and not config.include else None
+
+
+def is_hidden(key: str) -> bool:
+    """Tell whether a file or a folder on the way to it is hidden, or set apart by a `_`."""
+    return any(part.startswith((".", "_")) for part in key.split("/"))
+
+
+def _matches(key: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
 def encode_key(raw: bytes) -> bytes:

@@ -40,8 +40,11 @@ class Blobs(Protocol):
     def where(self, name: bytes) -> str:
         """Return a file's path or uri as a user writes it, for messages."""
 
-    def everything(self) -> Listing:
-        """Return the listing of all files below the root, hidden ones and other kinds too."""
+    def everything(self, folders: LabellingConfig) -> Listing:
+        """Return the listing of all files below the root, hidden ones and other kinds too.
+
+        `folders` brings the patterns by which folders without permission may be left out.
+        """
 
     def look(self, name: bytes) -> Blob:
         """Return version and size; `InputError` if the file cannot be read."""
@@ -130,9 +133,9 @@ class FolderBlobs:
         """Return the path."""
         return os.fsdecode(self._path(name))
 
-    def everything(self) -> Listing:
+    def everything(self, folders: LabellingConfig) -> Listing:
         """Return the listing of the folder."""
-        return FolderListing(Path(os.fsdecode(self.root)), EVERYTHING)
+        return FolderListing(Path(os.fsdecode(self.root)), EVERYTHING, folders)
 
     def look(self, name: bytes) -> Blob:
         """Return version and size."""

@@ -22,6 +22,7 @@ from cifar_ray.prediction.sources.base import (
     ListedItem,
     Skipped,
     encode_key,
+    is_hidden,
     skipped_kind,
 )
 from cifar_ray.prediction.sources.blobs import (
@@ -99,11 +100,11 @@ class ContainerSource:
     @property
     def containers(self) -> "Containers":
         """Where the containers are."""
-        return Containers(self.reference, self.format.extensions)
+        return Containers(self.reference, self.format.extensions, self.config)
 
     def listing(self, range_number: int) -> "ContainerListing":
         """Return the listing; containers are one range."""
-        return ContainerListing(self.containers, self.format, self.config)
+        return ContainerListing(self.containers, self.format)
 
     def fetcher(self) -> Fetcher:
         """Return a reader."""
@@ -122,6 +123,7 @@ class Containers:
 
     reference: SourceReference
     extensions: tuple[str, ...]
+    config: LabellingConfig
 
     @property
     def root(self) -> str:
@@ -153,12 +155,12 @@ class Containers:
             yield from sorted(os.fsencode(path.relative_to(root)) for path in found)
 
     def _walk(self) -> Iterator[bytes | Skipped]:
-        for item in self.blobs().everything().entries(None):
+        for item in self.blobs().everything(self.config).entries(None):
             if not isinstance(item, Entry):
                 if isinstance(item, Skipped):
                     yield item
                 continue
-            hidden = any(part.startswith((".", "_")) for part in item.key.split("/"))
+            hidden = is_hidden(item.key)
             extension = os.path.splitext(item.key)[1].lower()
             if hidden or extension not in self.extensions:
                 yield Skipped("(hidden)" if hidden else extension or "(no extension)")
@@ -169,13 +171,10 @@ class Containers:
 class ContainerListing:
     """The members of all containers, one container after another."""
 
-    def __init__(
-        self, containers: Containers, format_: ContainerFormat, config: LabellingConfig
-    ) -> None:
-        """`config` brings the patterns of `--include` and `--exclude`."""
+    def __init__(self, containers: Containers, format_: ContainerFormat) -> None:
+        """Nothing is opened yet."""
         self.containers = containers
         self.format = format_
-        self.config = config
         self.blobs = containers.blobs()
 
     def entries(self, after: str | None) -> Iterator[ListedItem]:
@@ -220,7 +219,7 @@ class ContainerListing:
 
     def _item(self, member: Member, blob: Blob, prefix: str) -> Entry | Skipped:
         key = prefix + encode_key(member.name).decode()
-        skipped = skipped_kind(key, self.config)
+        skipped = skipped_kind(key, self.containers.config)
         if skipped is not None:
             return Skipped(skipped)
         return Entry(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cifar_ray.config.labelling import SourceKind, SourceReference
+from cifar_ray.config.labelling import LabellingConfig, SourceKind, SourceReference
 from cifar_ray.errors import InputError, printable
 from cifar_ray.prediction.sources.base import Skipped
 from cifar_ray.prediction.sources.blobs import SourceFile, split_file
@@ -33,23 +33,23 @@ ALLOWED = (
 )
 
 
-def find_file(source: SourceFile, root: str | None, columns: tuple[str, ...]) -> SourceReference:
+def find_file(source: SourceFile, root: str | None, config: LabellingConfig) -> SourceReference:
     """Return what a file is; `InputError` if it is nothing that can be labelled."""
     if source.name == MANIFEST_NAME.encode():
-        return with_options(find_inventory(source), root, columns)
+        return with_options(find_inventory(source), root, config)
     if _is_manifest(source):
-        return find_manifest(source, _root(source, root), columns)
+        return find_manifest(source, _root(source, root), config.columns)
     reference = SourceReference(kind=container_kind(str(source)), uri=str(source))
-    return with_options(reference, root, columns)
+    return with_options(reference, root, config)
 
 
 def with_options(
-    reference: SourceReference, root: str | None, columns: tuple[str, ...]
+    reference: SourceReference, root: str | None, config: LabellingConfig
 ) -> SourceReference:
     """Add the columns that the run carries; refuse options that are for other sources."""
     if root is not None:
         raise InputError(f"--root is for manifests, and SOURCE {printable(reference.uri)} is none.")
-    return _with_columns(reference, columns)
+    return _with_columns(reference, config)
 
 
 def _root(source: SourceFile, root: str | None) -> str | None:
@@ -93,16 +93,16 @@ def container_kind(name: str) -> SourceKind:
     raise InputError(f"SOURCE {printable(name)} is a file of another kind. {ALLOWED}")
 
 
-def _with_columns(reference: SourceReference, columns: tuple[str, ...]) -> SourceReference:
+def _with_columns(reference: SourceReference, config: LabellingConfig) -> SourceReference:
     """Add the columns that the run carries, which only Parquet has."""
     if reference.kind != "parquet":
-        if columns:
+        if config.columns:
             raise InputError(
                 "--columns is for manifests and Parquet files, and SOURCE "
                 f"{printable(reference.uri)} is none."
             )
         return reference
-    containers = Containers(reference, FORMATS["parquet"].extensions)
+    containers = Containers(reference, FORMATS["parquet"].extensions, config)
     first = next(name for name in containers.names() if not isinstance(name, Skipped))
     source = SourceFile(containers.blobs(), first)
     schema = _parquet_schema(source)
@@ -112,7 +112,7 @@ def _with_columns(reference: SourceReference, columns: tuple[str, ...]) -> Sourc
             f"{', '.join(printable(name) for name in schema.names)}). {ALLOWED}"
         )
     available = {field.name: field.type for field in schema}
-    carried = carried_columns(columns, available, str(source))
+    carried = carried_columns(config.columns, available, str(source))
     return reference.model_copy(update={"carried": carried})
 
 

@@ -3,14 +3,23 @@
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from glob import escape
 from pathlib import Path
 from urllib.parse import quote
 
 from cifar_ray.config.labelling import LabellingConfig, SourceReference
 from cifar_ray.errors import InputError, StoreUnavailable, printable
-from cifar_ray.prediction.sources.base import GONE, Entry, Skipped, encode_key, skipped_kind
+from cifar_ray.prediction.sources.base import (
+    GONE,
+    Entry,
+    Skipped,
+    encode_key,
+    skipped_folder_kind,
+    skipped_kind,
+)
 from cifar_ray.prediction.sources.folder_fetch import FolderFetcher
 
 
@@ -42,21 +51,34 @@ class FolderSource:
 class FolderListing:
     """A folder and all below it. Links are followed, but never into a folder that holds them."""
 
-    def __init__(self, root: Path, config: LabellingConfig) -> None:
-        """`config` brings the patterns of `--include` and `--exclude`."""
+    def __init__(
+        self, root: Path, config: LabellingConfig, folders: LabellingConfig | None = None
+    ) -> None:
+        """`config` brings the patterns of `--include` and `--exclude`.
+
+        `folders` brings those by which a folder without permission may be left out, if others.
+        """
         self.root = root
         self.config = config
+        self.folders = folders or config
 
     def entries(self, after: str | None) -> Iterator[Entry | Skipped]:
         """Yield in the byte order of keys.
 
-        Raises `InputError` for a folder that cannot be read, `StoreUnavailable` if all is gone: an
-        unplugged disk must not leave a listing of files that went away.
+        Raises `InputError` for a folder that cannot be read and is not left out,
+        `StoreUnavailable` if all is gone: an unplugged disk must not leave a listing of files that
+        went away.
         """
         start = None if after is None else after.encode()
-        root = _identity(os.fsencode(self.root))
+        path = os.fsencode(self.root)
         try:
-            for item in self._folder(os.fsencode(self.root), b"", b"", [root], start):
+            root, names = _identity(path), _sorted_names(path)
+        except OSError as error:
+            raise _unreadable(path, "", error) from error
+        if after is not None and not names:
+            raise self._gone()  # An unplugged disk leaves its mount point behind, which is empty.
+        try:
+            for item in self._folder(names, path, b"", b"", [root], start):
                 if isinstance(item, Entry) and item.version == GONE:
                     self._check(root)
                 yield item
@@ -67,14 +89,20 @@ class FolderListing:
     def _check(self, root: tuple[int, int]) -> None:
         """Raise `StoreUnavailable` unless the root is the folder that it was."""
         path = os.fsencode(self.root)
-        if not os.path.isdir(path) or _identity(path) != root:
-            raise StoreUnavailable(
-                f"The images' folder {printable(str(self.root))} went away while it was listed. "
-                "Bring it back and give the same command again."
-            )
+        with suppress(OSError):
+            if os.path.isdir(path) and _identity(path) == root:
+                return
+        raise self._gone()
+
+    def _gone(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"The images' folder {printable(str(self.root))} went away while it was listed. "
+            "Bring it back and give the same command again."
+        )
 
     def _folder(
         self,
+        names: "list[tuple[_Name, bool]]",
         path: bytes,
         raw: bytes,
         key: bytes,
@@ -82,7 +110,7 @@ class FolderListing:
         after: bytes | None,
     ) -> Iterator[Entry | Skipped]:
         """Walk one folder; `raw` and `key` are its name below the root, as stored and as a key."""
-        for name, is_folder in _sorted_names(path):
+        for name, is_folder in names:
             child_key = key + name.key
             if after is not None and child_key <= after and not after.startswith(child_key):
                 continue
@@ -91,13 +119,25 @@ class FolderListing:
                 if child_key != after:
                     yield self._file(child, raw + name.raw, child_key.decode())
                 continue
-            identity = _identity(child)
+            try:
+                identity = _identity(child)
+                inside = [] if identity in ancestors else _sorted_names(child)
+            except OSError as error:
+                yield self._left_out(child, child_key.decode(), error)
+                continue
             if identity in ancestors:
                 yield Skipped("(link to a folder that holds it)")
                 continue
             yield from self._folder(
-                child, raw + name.raw + b"/", child_key, [*ancestors, identity], after
+                inside, child, raw + name.raw + b"/", child_key, [*ancestors, identity], after
             )
+
+    def _left_out(self, path: bytes, key: str, error: OSError) -> Skipped:
+        """Count a folder without permission as one file, if nothing in it would be labelled."""
+        kind = skipped_folder_kind(key, self.folders)
+        if kind is None or not isinstance(error, PermissionError):
+            raise _unreadable(path, key, error) from error
+        return Skipped(kind)
 
     def _file(self, path: bytes, raw: bytes, key: str) -> Entry | Skipped:
         skipped = skipped_kind(key, self.config)
@@ -120,11 +160,8 @@ class _Name:
 
 def _sorted_names(path: bytes) -> list[tuple[_Name, bool]]:
     """Return a folder's names in the order of the keys below them: a folder sorts as `name/`."""
-    try:
-        with os.scandir(path) as scan:
-            found = [(entry.name, entry.is_dir()) for entry in scan]
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    with os.scandir(path) as scan:
+        found = [(entry.name, entry.is_dir()) for entry in scan]
     names = [
         (_Name(raw, encode_key(raw) + (b"/" if is_folder else b"")), is_folder)
         for raw, is_folder in found
@@ -134,17 +171,17 @@ def _sorted_names(path: bytes) -> list[tuple[_Name, bool]]:
 
 def _identity(path: bytes) -> tuple[int, int]:
     """Return what tells a folder from any other, such as an empty mount point in its place."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    status = os.stat(path)
     return status.st_dev, status.st_ino
 
 
-def _unreadable(path: bytes, error: OSError) -> InputError:
+def _unreadable(path: bytes, key: str, error: OSError) -> InputError:
+    remedy = "Make it readable"
+    if key and isinstance(error, PermissionError):
+        remedy += f", or leave it out with --exclude '{printable(escape(key))}*'"
     return InputError(
         f"Cannot read the folder {printable(os.fsdecode(path))}: "
-        f"{os.strerror(error.errno or 0)}. Make it readable, or leave it out with --exclude."
+        f"{os.strerror(error.errno or 0)}. {remedy}."
     )
 
 

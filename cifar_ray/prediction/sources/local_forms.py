@@ -1,12 +1,11 @@
 """What a SOURCE on this machine is: a folder of images or of containers, a pattern, or a file."""
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 from cifar_ray.config.labelling import LabellingConfig, SourceKind, SourceReference
 from cifar_ray.errors import InputError, printable
-from cifar_ray.prediction.sources.base import Entry, Skipped
+from cifar_ray.prediction.sources.base import Entry
 from cifar_ray.prediction.sources.blobs import SourceFile
 from cifar_ray.prediction.sources.containers import WHOLE_FOLDER
 from cifar_ray.prediction.sources.file_forms import (
@@ -17,29 +16,35 @@ from cifar_ray.prediction.sources.file_forms import (
     with_options,
 )
 from cifar_ray.prediction.sources.folder import FolderListing
+from cifar_ray.storage.folder_faults import folder_faults
 
 _WILDCARDS = frozenset("*?[")
 
 
-def find_local(text: str, root: str | None, columns: tuple[str, ...]) -> SourceReference:
+def find_local(text: str, root: str | None, config: LabellingConfig) -> SourceReference:
     """Return what a path or a pattern is; `InputError` if it is nothing that can be labelled."""
     path = Path(text).expanduser().absolute()
+    with folder_faults(path):
+        return _find(path, root, config)
+
+
+def _find(path: Path, root: str | None, config: LabellingConfig) -> SourceReference:
     reference: SourceReference | None = None
     if path.is_dir():
-        reference = _folder(path)
+        reference = _folder(path, config)
     elif path.exists():
-        return find_file(SourceFile.at(str(path)), root, columns)
-    elif _WILDCARDS & set(text):
+        return find_file(SourceFile.at(str(path)), root, config)
+    elif _WILDCARDS & set(str(path)):
         reference = _pattern(path)
     if reference is None:
         raise InputError(f"SOURCE {printable(str(path))} does not exist. {ALLOWED}")
-    return with_options(reference, root, columns)
+    return with_options(reference, root, config)
 
 
-def _folder(path: Path) -> SourceReference:
+def _folder(path: Path, config: LabellingConfig) -> SourceReference:
     """Tell a folder of images from one of containers: one that holds nothing else to label."""
     kinds: Counter[SourceKind] = Counter()
-    for item in _files(path):
+    for item in FolderListing(path, LabellingConfig(), config).entries(None):
         if isinstance(item, Entry):
             return SourceReference(kind="folder", uri=str(path))
         for kind, format_ in FORMATS.items():
@@ -53,10 +58,6 @@ def _folder(path: Path) -> SourceReference:
             f"({', '.join(found)}). Give a pattern, such as '{printable(str(path))}/**/*.tar'."
         )
     return SourceReference(kind=found[0], uri=str(path), pattern=WHOLE_FOLDER)
-
-
-def _files(path: Path) -> Iterator[Entry | Skipped]:
-    return FolderListing(path, LabellingConfig()).entries(None)
 
 
 def _pattern(path: Path) -> SourceReference | None:

@@ -13,27 +13,28 @@ from cifar_ray.prediction.sources.sampling import PartOfSource
 from cifar_ray.storage import S3_SCHEME
 
 FILE_SCHEME = "file://"
+ALL = LabellingConfig()
 
 
 def find_source(
-    text: str, root: str | None = None, columns: tuple[str, ...] = ()
+    text: str, root: str | None = None, config: LabellingConfig = ALL
 ) -> SourceReference:
     """Return what SOURCE is; `InputError` if it is not there or nothing that can be labelled.
 
     `root` is the folder below which the uris of a manifest lie, by default its own folder or
-    bucket; `columns` are those that the rows shall carry.
+    bucket; `config` says which columns the rows shall carry, and what is left out.
     """
     if text.startswith(S3_SCHEME):
         from cifar_ray.prediction.sources.s3_forms import find_in_bucket
 
-        return find_in_bucket(text, root, columns)
+        return find_in_bucket(text, root, config)
     if "://" in text and not text.startswith(FILE_SCHEME):
         scheme = text.split("://")[0]
         raise InputError(
             f"SOURCE {printable(text)}: {scheme}:// is not read. Give a folder on this machine, "
             "or s3://BUCKET/PREFIX with AWS_ENDPOINT_URL for a store of any maker."
         )
-    return find_local(text.removeprefix(FILE_SCHEME), root, columns)
+    return find_local(text.removeprefix(FILE_SCHEME), root, config)
 
 
 def split_source(reference: SourceReference, config: LabellingConfig) -> SourceReference:

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import Any, BinaryIO, NoReturn, cast
 
+from cifar_ray.config.labelling import LabellingConfig
 from cifar_ray.errors import ImageFault, InputError, StoreUnavailable
 from cifar_ray.prediction.sources.base import Listing
 from cifar_ray.prediction.sources.blobs import EVERYTHING, Blob, Version, uri_below
@@ -48,8 +49,8 @@ class S3Blobs:
         """Return the uri."""
         return uri_below(self.address.uri, name)
 
-    def everything(self) -> Listing:
-        """Return the listing of the prefix."""
+    def everything(self, folders: LabellingConfig) -> Listing:
+        """Return the listing of the prefix; all keys of a bucket can be listed, or none."""
         return S3Listing(self.address, EVERYTHING)
 
     def look(self, name: bytes) -> Blob:

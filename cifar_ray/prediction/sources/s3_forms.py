@@ -15,7 +15,7 @@ from cifar_ray.storage.s3_bucket import Bucket
 from cifar_ray.storage.s3_faults import S3Fault, explain
 
 
-def find_in_bucket(text: str, root: str | None, columns: tuple[str, ...]) -> SourceReference:
+def find_in_bucket(text: str, root: str | None, config: LabellingConfig) -> SourceReference:
     """Return the reference; `InputError` if the place cannot be listed or holds nothing."""
     address = S3Address.parse(text)
     bucket = Bucket(address.bucket)
@@ -25,7 +25,7 @@ def find_in_bucket(text: str, root: str | None, columns: tuple[str, ...]) -> Sou
         page = bucket.call("list_objects_v2", Prefix=key, MaxKeys=1)
         is_file = any(item["Key"] == key for item in page.get("Contents", ()))
         if is_file and not text.endswith("/") and _may_be_source(key):
-            return find_file(SourceFile.at(text), root, columns)
+            return find_file(SourceFile.at(text), root, config)
         page = bucket.call("list_objects_v2", Prefix=address.prefix, MaxKeys=1)
     except S3Fault as fault:
         raise InputError(explain(fault, address.uri, bucket.endpoint)) from None
@@ -34,7 +34,7 @@ def find_in_bucket(text: str, root: str | None, columns: tuple[str, ...]) -> Sou
             f"SOURCE {address.uri}/ holds nothing. Give the prefix above the images, or the key of "
             "a manifest or container; keys are taken as S3 spells them, capitals and all."
         )
-    return with_options(_prefix(address), root, columns)
+    return with_options(_prefix(address), root, config)
 
 
 def _may_be_source(key: str) -> bool:

@@ -1,7 +1,9 @@
 """What a user does wrong ends with the code for it and a message that says what to do."""
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,6 +145,43 @@ def test_the_receipt_is_printed_as_json_and_again_for_a_finished_run(
         assert code == 0
         assert json.loads(told[told.index("{") : told.rindex("}") + 1])["ok"] == 3
     assert "complete already" in told
+
+
+def test_a_finished_run_with_too_many_failures_ends_with_3_each_time(
+    cli: Cli, images: Path, tmp_path: Path
+) -> None:
+    (images / "empty.jpg").touch()
+    arguments = ("predict", images, "--out", tmp_path / "out", "--local")
+    for begins in ("Model ", f"{tmp_path / 'out'} is complete already"):
+        code, told = cli(*arguments)
+        assert code == 3
+        assert "1 of 4 images failed (25.0%): 1 empty." in told
+        assert begins in told
+    code, told = cli(*arguments, "--max-failure-rate", 1)
+    assert code == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="terminals are of another kind here")
+def test_fresh_without_a_terminal_asks_for_yes_and_deletes_nothing(
+    cli: Cli, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "run.json").write_text("{}")
+    with open(os.devnull) as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        code, told = cli("predict", images, "--out", out, "--fresh")
+    assert code == 2
+    assert "Give --yes too" in told
+    answers, terminal = os.openpty()
+    os.write(answers, b"n\n")
+    with open(terminal) as asked:
+        monkeypatch.setattr(sys, "stdin", asked)
+        code, told = cli("predict", images, "--out", out, "--fresh")
+    os.close(answers)
+    assert code == 2
+    assert "Nothing is deleted" in told
+    assert [path.name for path in out.iterdir()] == ["run.json"]
 
 
 def test_version(cli: Cli) -> None:

@@ -25,3 +25,9 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         open_bundle(str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="resnet18"):
         open_bundle("torchvision:resnet81")
+
+
+@pytest.mark.parametrize("place", [None, "runs/mine"])
+def test_weights_for_a_model_that_has_its_own_are_refused(place: str | None) -> None:
+    with pytest.raises(InputError, match="goes with --model torchvision:NAME"):
+        open_bundle(place, Path("resnet18.pth"))

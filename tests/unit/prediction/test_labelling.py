@@ -320,8 +320,12 @@ def test_a_hopeless_run_stops_early_but_not_on_a_few_broken_files_at_the_start(
     broken.mkdir()
     for number in range(2000):
         (broken / f"{number:04}.jpg").write_bytes(b"")
-    with pytest.raises(TooManyFailures, match="empty"):
+    with pytest.raises(
+        TooManyFailures, match=r"unfinished: .* empty\. What is done is kept"
+    ) as told:
         run(broken, tmp_path / "out", rate=0.05)
+    assert "failures.parquet" not in str(told.value)
+    assert not list((tmp_path / "out").glob("*.parquet"))
     assert not (tmp_path / "out" / "receipt.json").exists()
     mixed = tmp_path / "mixed"
     draw_folder(mixed, count=90)
@@ -373,11 +377,28 @@ def test_results_inside_the_source_are_refused(store: Path, where: str) -> None:
         plan_of(store, out)
 
 
-def test_a_folder_of_other_things_is_not_taken_for_results(store: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").write_text("x")
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("name", ["thesis.tex", "report.html", "predictions/mine.csv"])
+def test_a_folder_of_other_things_is_not_taken_for_results(
+    store: Path, tmp_path: Path, name: str, fresh: bool
+) -> None:
+    mine = tmp_path / "mine" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("x")
     with pytest.raises(InputError, match="is not empty and holds no run"):
-        plan_of(store, tmp_path / "mine")
+        plan_of(store, tmp_path / "mine", fresh=fresh)
+    assert mine.read_text() == "x"
+
+
+def test_a_place_where_a_run_was_stopped_before_it_began_is_taken(
+    store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for name in ("forecast.json", "_lease/0000001.json", "_tmp/0123", "_bundle/bundle.json"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("{}")
+    assert not plan_of(store, out, fresh=True).resumed
+    assert (out / "forecast.json").exists()
 
 
 def test_a_source_without_images_says_what_was_found(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def open_form(
     root: Path | str | None = None,
     config: LabellingConfig = ALL,
 ) -> Source:
-    reference = find_source(str(source), None if root is None else str(root), config.columns)
+    reference = find_source(str(source), None if root is None else str(root), config)
     return open_source(reference, config)
 
 

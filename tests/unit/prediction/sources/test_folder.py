@@ -111,6 +111,14 @@ def test_a_folder_that_vanishes_while_it_is_listed_is_an_error_not_a_gap(tmp_pat
         list(items)
 
 
+def test_an_empty_folder_in_the_place_of_one_half_listed_is_not_its_end(tmp_path: Path) -> None:
+    make(tmp_path / "root", "a.jpg", "b.jpg")
+    (tmp_path / "root").rename(tmp_path / "away")
+    (tmp_path / "root").mkdir()
+    with pytest.raises(StoreUnavailable, match="went away"):
+        keys(tmp_path / "root", after="a.jpg")
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "b/x.jpg"])
 def test_a_root_that_goes_away_while_it_is_listed_is_a_fault_of_the_store(
     tmp_path: Path, name: str

@@ -224,7 +224,7 @@ def test_csv_carries_text_as_it_is_written(root: Path) -> None:
 def test_a_column_that_cannot_be_carried_is_refused(root: Path, column: str, reason: str) -> None:
     pq.write_table(pa.table({"uri": ["a.jpg"], "nested": [[1]]}), root / "m.parquet")
     with pytest.raises(InputError, match=reason):
-        find_source(str(root / "m.parquet"), None, (column,))
+        find_source(str(root / "m.parquet"), None, LabellingConfig(columns=(column,)))
 
 
 def test_a_manifest_that_changes_has_another_digest(root: Path) -> None:

@@ -143,7 +143,7 @@ def driver(destination: str, images_per_shard: int | None) -> None:
     plan = make_plan(request)
     rss_before = process.memory_info().rss
     engine = LocalEngine(plan.store.uri, plan.source.reference, 1, 60.0)
-    engine.command[1:3] = ["-m", WORKER, "--worker"]
+    engine.command = [sys.executable, "-m", WORKER, "--worker", *engine.command[-2:]]
     peak = Peak(process)
     marks: dict[str, float] = {}
 

@@ -111,9 +111,9 @@ def _seal(plan: Plan) -> Cost:
     started, cpu_started = time.perf_counter(), time.process_time()
     unfit = unfit_parts(plan.store, plan.record, manifest)
     assert not unfit, f"the trial has written every part, but for {unfit}"
-    receipt = draw_up(plan.store, plan.record, manifest)
+    receipt = draw_up(plan.store, plan.record, manifest, plan.bundle.spec)
     nothing = Speed(0, 0, 0.0, {})
-    write_report(plan.store, plan.source, plan.record, plan.bundle.spec, receipt, nothing, None)
+    write_report(plan.store, plan.source, plan.record, plan.bundle.spec, receipt, nothing)
     return Cost(time.process_time() - cpu_started, time.perf_counter() - started)
 
 

@@ -124,7 +124,7 @@ def worker(destination: str, reference: str) -> None:
             image_bytes=0,
         )
         write_part(equipment.store, rows.table(scoring), footer)
-        print(to_line(ShardDone(str(name), footer, None, {}, 0.0)), end="", flush=True)
+        print(to_line(ShardDone(str(name), footer, {}, 0.0)), end="", flush=True)
 
 
 def driver(destination: str, images_per_shard: int | None) -> None:

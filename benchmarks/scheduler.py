@@ -43,7 +43,7 @@ class FakeWorker:
     def __call__(self, batch: DataBatch) -> dict[str, list[str]]:
         stages = {"fetch": 1.0, "decode": 2.0, "model": 3.0, "write": 0.1}
         (shard,) = batch["shard"]
-        return {"event": [to_line(ShardDone(shard, FOOTER, -1.0, stages, 6.1))]}
+        return {"event": [to_line(ShardDone(shard, FOOTER, stages, 6.1))]}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFilter
 
+from cifar_ray.cli.downloads import download_bar
 from cifar_ray.images.labels import CIFAR10
 from cifar_ray.models.cache import cache_folder
 from cifar_ray.training.download import DATA, download_cifar10
@@ -78,7 +79,8 @@ def find_cifar10(download: bool) -> Path | None:
         (root / name for root in roots for name in TEST_FILES if (root / name).is_file()), None
     )
     if found is None and download:
-        return download_cifar10() / "test_batch.bin"
+        with download_bar("CIFAR-10") as show:
+            return download_cifar10(progress=show) / "test_batch.bin"
     return found
 
 

@@ -13,12 +13,9 @@ from cifar_ray.cli.boundary import console
 from cifar_ray.cli.display import duration
 from cifar_ray.cli.options import BatchSize, Device, ImagesPerShard, Model, Precision, Root, Weights
 from cifar_ray.config.machine import usable_cores
-from cifar_ray.errors import InputError
 
 if TYPE_CHECKING:
-    from cifar_ray.prediction.estimate import Asked
     from cifar_ray.prediction.forecast import Estimate, Forecast
-    from cifar_ray.prediction.plan import Request
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -77,12 +74,9 @@ def plan(
     from cifar_ray.config.execution import ExecutionRequest
     from cifar_ray.config.labelling import LabellingConfig
     from cifar_ray.config.prices import read_prices
-    from cifar_ray.models.backends import resolve_execution
-    from cifar_ray.models.opening import open_bundle
-    from cifar_ray.prediction.estimate import Asked
+    from cifar_ray.prediction.forecasting import Question, make_forecast
     from cifar_ray.prediction.plan import Request
 
-    table = read_prices(prices) if prices else None
     config = LabellingConfig(
         images_per_shard=images_per_shard,
         include=tuple(include or ()),
@@ -97,46 +91,13 @@ def plan(
         execution=ExecutionRequest(device=device, precision=precision, batch_size=batch_size),
         root=root,
     )
-    threads = resolve_execution(request.execution, open_bundle(model, weights).spec).threads
-    here = max(1, usable_cores() // threads)
-    asked = Asked(workers or here, threads, out, table, deadline)
-    found = _forecast(request, asked, min(asked.workers, here), seed)
+    table = read_prices(prices) if prices else None
+    question = Question(request, workers, table, deadline, seed)
+    found = make_forecast(question, usable_cores(), lambda text: console.print(Text(text)))
     if json_:
         sys.stdout.write(found.model_dump_json(indent=2) + "\n")
     else:
         _show(found)
-
-
-def _forecast(request: "Request", asked: "Asked", side_by_side: int, seed: int) -> "Forecast":
-    from cifar_ray.prediction.arrow_alone import keep_pandas_out
-    from cifar_ray.prediction.estimate import forecast
-    from cifar_ray.prediction.plan import destination_store, first_entries, refuse_strangers
-    from cifar_ray.prediction.sources import find_source, open_source, split_source
-    from cifar_ray.prediction.survey import survey
-    from cifar_ray.prediction.trial import run_trial
-    from cifar_ray.runs import LabellingRun
-
-    keep_pandas_out()  # as the driver of a run does, whose start this measures
-    reference = find_source(request.source, request.root, request.config)
-    store = destination_store(asked.destination, reference) if asked.destination else None
-    if store is not None:
-        if store.exists(LabellingRun.RECORD):
-            raise InputError(
-                f"--out {store.uri} holds a run already. A plan is kept before a run begins: leave "
-                "--out away, or give the place of a new one."
-            )
-        refuse_strangers(store)
-    source = open_source(split_source(reference, request.config), request.config)
-    first_entries(source)
-    console.print("Listing the store.")
-    seen = survey(source, request.config.images_per_shard, seed)
-    sample = seen.sample()
-    entries = [entry for stratum in sample.values() for entry in stratum]
-    console.print(Text(f"Labelling {len(entries)} of {seen.listed:,} images on trial."))
-    found = forecast(seen, sample, run_trial(request, entries, side_by_side), asked)
-    if store is not None:
-        store.write(LabellingRun.FORECAST, found.to_bytes())
-    return found
 
 
 def _show(found: "Forecast") -> None:

@@ -171,6 +171,8 @@ def predict(
     )
     if retry_failed and update:
         raise InputError("Give --retry-failed or --update; one after the other.")
+    if dry_run and (retry_failed or update):
+        raise InputError("--dry-run does not look at what --retry-failed or --update would do.")
     if fresh and not yes and not dry_run:
         _confirm_fresh(out)
     request = Request(
@@ -185,7 +187,7 @@ def predict(
         root=root,
     )
     if dry_run:
-        _show_dry_run(request, json_)
+        _show_dry_run(request, options, json_)
         return
     again: Reason | None = "retry-failed" if retry_failed else "update" if update else None
     if isinstance(context.obj, job_specs.Submit):
@@ -367,10 +369,10 @@ def _show_stages(stages: dict[str, float]) -> None:
     Console().print(table)
 
 
-def _show_dry_run(request: "Request", as_json: bool) -> None:
+def _show_dry_run(request: "Request", options: "RunOptions", as_json: bool) -> None:
     from cifar_ray.prediction.dry_run import dry_run
 
-    preview = dry_run(request, usable_cores())
+    preview = dry_run(request, options, usable_cores())
     if as_json:
         sys.stdout.write(preview.model_dump_json(indent=2) + "\n")
         return
@@ -381,11 +383,16 @@ def _show_dry_run(request: "Request", as_json: bool) -> None:
     for kind, number in preview.skipped.items():
         table.add_row(Text(f"  skipped {kind}"), f"{number:,}")
     table.add_row("to label", f"{preview.listed:,} images, {preview.image_bytes / 1e6:,.1f} MB")
-    table.add_row("parts", f"{preview.parts:,} below {request.destination}/predictions")
+    table.add_row("parts", Text(f"{preview.parts:,} below {request.destination}/predictions"))
+    if preview.parts_done:
+        done = f"{preview.parts_done:,} parts, {preview.images_done:,} images"
+        table.add_row("done already", done)
     table.add_row("output", f"about {preview.output_bytes / 1e6:,.1f} MB")
     table.add_row("time", f"about {duration(preview.seconds)} ({preview.basis})")
     output = Console(highlight=False)
     output.print(table)
     for warning in preview.warnings:
         output.print(Text(f"Warning: {warning}", style="yellow"))
+    if preview.complete:
+        output.print(Text(f"{request.destination} is complete already; nothing to do."))
     output.print("Nothing was written.")

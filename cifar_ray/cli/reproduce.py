@@ -13,6 +13,7 @@ from rich.text import Text
 from cifar_ray import __version__
 from cifar_ray.cli.boundary import UNEXPECTED, Ended, console
 from cifar_ray.cli.display import duration
+from cifar_ray.cli.downloads import bring
 from cifar_ray.errors import CifarRayError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def reproduce(
     from cifar_ray.training.resume import open_run
     from cifar_ray.training.sources import cifar10_is_lossy
 
+    bring("cifar10")
     lossy = cifar10_is_lossy()
     specs = {name: spec_of(name, str(runs / name)) for name in REPORTED}
     waiting = {name: spec for name, spec in specs.items() if open_run(spec) is None}

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from cifar_ray import __version__
 from cifar_ray.cli.boundary import console
+from cifar_ray.cli.downloads import bring
 from cifar_ray.cli.job_specs import Submit
 from cifar_ray.cli.training_display import TrainingDisplay
 from cifar_ray.config.machine import usable_cores
@@ -246,6 +247,8 @@ def _data(request: _Request) -> str:
 def _train(spec: "TrainingSpec", local: bool, address: str | None) -> dict[str, Any]:
     from cifar_ray.training.pipeline import Watcher
 
+    if local or address is None:  # elsewhere, workers find their own
+        bring(spec.data)
     if local:
         console.print("Training in this process; --workers N or --address train with Ray.")
     else:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TrainingDisplay:
-    """A bar an epoch: loss, images/s, time left; and a line for each epoch that is done."""
+    """A bar an epoch: loss, last accuracy, images/s, time left; and a line for each epoch."""
 
     def __init__(self, spec: "TrainingSpec") -> None:
         self.epochs = spec.config.epochs
@@ -27,6 +27,7 @@ class TrainingDisplay:
         )
         self.task = self.bar.add_task("", total=None, text="reading images")
         self.seconds_an_epoch = 0.0
+        self.accuracy = ""
 
     def __enter__(self) -> "TrainingDisplay":
         self.bar.start()
@@ -46,13 +47,14 @@ class TrainingDisplay:
             self.task,
             total=step.num_steps,
             completed=step.step,
-            text=f"epoch {step.epoch + 1}/{self.epochs} · loss {step.loss:.3f} · "
+            text=f"epoch {step.epoch + 1}/{self.epochs} · loss {step.loss:.3f} · {self.accuracy}"
             f"{step.images_per_second:,.0f} images/s · {duration(left)} left",
         )
 
     def on_epoch(self, row: "EpochRow") -> None:
         """Print a line for an epoch."""
         self.seconds_an_epoch = row.seconds
+        self.accuracy = f"validation {row.validation_accuracy:.2%} · "
         self.bar.console.print(
             Text(
                 f"epoch {row.epoch + 1}/{self.epochs}: loss {row.train_loss:.3f}, validation "

@@ -14,6 +14,7 @@ from rich.text import Text
 from cifar_ray import __version__
 from cifar_ray.cli.boundary import console
 from cifar_ray.cli.display import duration
+from cifar_ray.cli.downloads import bring
 from cifar_ray.cli.job_specs import Submit
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.errors import CifarRayError, InputError, printable
@@ -217,6 +218,8 @@ def _search(spec: "SearchSpec", address: str | None) -> "Records":
     from cifar_ray.training.search.report import write_report
 
     open_search(spec)
+    if address is None:  # elsewhere, trials find their own
+        bring(spec.data)
     with hold_search(SearchRun(Path(spec.run))):
         records = Records.load(spec)
         ended = sum(trial.has_ended for trial in records.trials.values())

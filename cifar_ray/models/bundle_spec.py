@@ -17,7 +17,7 @@ class _Frozen(BaseModel):
 
 
 class EnergyQuantiles(_Frozen):
-    """Quantiles of logsumexp(logits) over validation images; unlike images lie below them."""
+    """Quantiles of logsumexp(logits) over validation images."""
 
     q01: float
     q05: float
@@ -38,6 +38,8 @@ class TrainedOn(_Frozen):
     command: str | None = None
     """Trains it again."""
     energy: EnergyQuantiles | None = None
+    """In bundles made earlier. It tells unlike images apart only from a network that was trained
+    without label smoothing; labelling looks at confidence instead."""
 
 
 class BundleSpec(_Frozen):

@@ -33,14 +33,13 @@ from cifar_ray.prediction.manifest import Manifest, entries_digest
 from cifar_ray.prediction.marks import remove_mark, set_mark
 from cifar_ray.prediction.part import PartFooter, write_part
 from cifar_ray.prediction.read_ahead import MAX_BYTES_AHEAD, Read, reads, reads_ahead
-from cifar_ray.prediction.row import OK, Outcome, Scoring, ShardRows
+from cifar_ray.prediction.row import Outcome, Scoring, ShardRows
 from cifar_ray.prediction.sources import Entry, Fetcher, Source, TransientFault
 from cifar_ray.prediction.stopwatch import CpuMeter, Stopwatch
 from cifar_ray.prediction.watchdog import Limits
 from cifar_ray.runs import ShardName
 from cifar_ray.storage import Store
 
-FIRST_SHARD = ShardName(0, 0)
 TRANSIENT_SHARE = 0.01
 TRANSIENT_MINIMUM = 3
 TakeShard = Callable[[bool], ShardName | None]
@@ -75,7 +74,6 @@ class _Shard:
     rows: ShardRows
     careful: bool
     kept: KeptRows | None = None
-    energies: list[NDArray[np.float64]] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
     fault: StoreUnavailable | None = None
 
@@ -221,8 +219,6 @@ class Classifying:
             _add(shard.stages, "model", time.perf_counter() - started)
             features = outputs.features if self.equipment.record.config.embeddings else None
             shard.rows.add(outcomes, outputs.logits, features)
-            if shard.name == FIRST_SHARD:
-                shard.energies.append(_energies(outputs.logits[: len(outcomes)], outcomes))
             failed = sum(outcome.status != "ok" for outcome in outcomes)
             yield Progress(len(outcomes), failed, sum(outcome.num_bytes for outcome in outcomes))
         if batch.last:
@@ -258,10 +254,7 @@ class Classifying:
         except StoreUnavailable as fault:
             return ShardReturned(str(shard.name), str(fault))
         _add(shard.stages, "write", time.perf_counter() - started)
-        energies = np.concatenate(shard.energies) if shard.energies else np.empty(0)
-        median = float(np.median(energies)) if len(energies) else None
-        cpu_seconds = self.equipment.cpu.lap()
-        return ShardDone(str(shard.name), footer, median, shard.stages, cpu_seconds)
+        return ShardDone(str(shard.name), footer, shard.stages, self.equipment.cpu.lap())
 
 
 def fill_slot(
@@ -283,16 +276,6 @@ def fill_slot(
         outcome.transient = isinstance(fault, TransientFault)
     stopwatch.stop()
     return outcome
-
-
-def _energies(logits: NDArray[np.float32], outcomes: list[Outcome]) -> NDArray[np.float64]:
-    """Log-sum-exp of logits of labelled rows: low where images are unlike the training's.
-
-    W. Liu et al., "Energy-based Out-of-distribution Detection" (arXiv:2010.03759).
-    """
-    ok = np.array([outcome.status == OK and not outcome.kept for outcome in outcomes], dtype=bool)
-    energies: NDArray[np.float64] = np.logaddexp.reduce(logits[ok].astype(np.float64), axis=1)
-    return energies
 
 
 def _add(stages: dict[str, float], stage: str, seconds: float) -> None:

@@ -133,7 +133,7 @@ class _Scaled:
     def cpu_s(self, workers: int) -> Estimate:
         """CPU seconds of driver and workers."""
         trial = self.trial
-        fixed = trial.driver.cpu_s + workers * trial.worker.cpu_s + trial.sealing.cpu_s
+        fixed = trial.driver_cpu_s + workers * trial.worker.cpu_s + trial.sealing.cpu_s
         return self._interval(self.cpu_works, 1.0, fixed)
 
     def hours(self, workers: int) -> Estimate:
@@ -181,7 +181,7 @@ class _Scaled:
             **images,
             "model": self.num_batches * fmean(unit.batch_s for unit in units),
             "write": max(0.0, rows_s + parts_s),
-            "start": trial.driver.cpu_s - survey.cpu_seconds + workers * trial.worker.cpu_s,
+            "start": trial.driver_cpu_s - survey.cpu_seconds + workers * trial.worker.cpu_s,
             "end": trial.sealing.cpu_s,
         }
 

@@ -59,7 +59,6 @@ class ShardDone:
 
     shard: str
     footer: PartFooter
-    energy_median: float | None
     stage_seconds: dict[str, float]
     cpu_seconds: float
     """Of the worker's process since its last shard; at first, since its start."""

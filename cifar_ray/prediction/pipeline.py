@@ -23,15 +23,16 @@ from cifar_ray.prediction.events import Listed, Progress, ShardDone
 from cifar_ray.prediction.forecast import compare, read_forecast
 from cifar_ray.prediction.history import last_reopening
 from cifar_ray.prediction.manifest import Manifest
+from cifar_ray.prediction.part import read_footer
 from cifar_ray.prediction.plan import Plan
 from cifar_ray.prediction.receipt import Receipt, read_receipt, seal
 from cifar_ray.prediction.report import Speed, write_report
 from cifar_ray.prediction.row import OK
 from cifar_ray.prediction.sealing import draw_up, outdated_parts, unfit_parts
 from cifar_ray.prediction.shards import RunShards
-from cifar_ray.prediction.suitability import energy_warning
+from cifar_ray.prediction.suitability import doubt_warning
 from cifar_ray.prediction.update import apply_update
-from cifar_ray.runs import LabellingRun
+from cifar_ray.runs import LabellingRun, ShardName
 
 CONFIDENCE_Z = 3.0
 """Standard deviations by which the failure rate must lie over its limit to stop a run early."""
@@ -39,6 +40,7 @@ MINIMUM_JUDGED = 500
 """Images before a run is called hopeless: files come in the order of their names, and broken ones
 lie together more often than chance has it."""
 MAX_ROUNDS = 3
+FIRST_SHARD = ShardName(0, 0)
 
 
 @dataclass(slots=True)
@@ -94,6 +96,8 @@ def label(plan: Plan, engine: Engine, max_failure_rate: float, display: Display)
     store.sweep()
     manifest = Manifest(store, record.config.images_per_shard)
     progress = RunProgress()
+    if plan.resumed and read_footer(store, FIRST_SHARD) is not None:
+        progress.warning = doubt_warning(store, FIRST_SHARD, record, plan.bundle.spec)
     apply_update(store)
     reopening = last_reopening(store)
     # What is taken up again is a choice of the worst; its failures say nothing of the whole.
@@ -112,10 +116,10 @@ def label(plan: Plan, engine: Engine, max_failure_rate: float, display: Display)
         # A part that somebody damaged or swapped is done again, as one that is missing.
         for shard in unfit:
             store.delete(LabellingRun.part(shard))
-    receipt = draw_up(store, record, manifest)
     spec, speed = plan.bundle.spec, progress.speed()
+    receipt = draw_up(store, record, manifest, spec)
     store.delete(LabellingRun.MARKS)
-    write_report(store, plan.source, record, spec, receipt, speed, progress.warning)
+    write_report(store, plan.source, record, spec, receipt, speed)
     receipt = seal(store, _with_forecast(receipt, plan, progress, speed))
     refuse_failures(receipt, max_failure_rate)
     return receipt
@@ -165,8 +169,9 @@ def follow(progress: RunProgress, event: RunEvent, plan: Plan) -> None:
             progress.statuses.update(event.footer.counts)
             progress.stage_seconds.update(event.stage_seconds)
             progress.cpu_seconds += event.cpu_seconds
-            if event.energy_median is not None:
-                progress.warning = energy_warning(event.energy_median, plan.bundle.spec)
+            shard = ShardName.parse(event.shard)
+            if shard.number == 0 and progress.warning is None:
+                progress.warning = doubt_warning(plan.store, shard, plan.record, plan.bundle.spec)
         case Paused():
             progress.pause = event
 

@@ -37,6 +37,8 @@ class Receipt(FrozenConfig):
     ends_digest: str = ""
     """Over the files that end the ranges of the manifest."""
     parts_digest: str
+    warnings: tuple[str, ...] = ()
+    """Those of `run.json`, and that of the labelling itself."""
     forecast: dict[str, Compared] | None = None
     """What `plan` had said, beside what came; where one command did the whole run."""
     files: dict[str, str] = Field(default_factory=dict)
@@ -61,9 +63,10 @@ class Receipt(FrozenConfig):
         return self.num_failed / self.listed if self.listed else 0.0
 
     def own_digest(self) -> str:
-        """Return what `digest` must be; runs that nobody planned have the one that they had."""
-        exclude = {"digest"} if self.forecast else {"digest", "forecast"}
-        return hashlib.sha256(self.model_dump_json(exclude=exclude).encode()).hexdigest()
+        """Return what `digest` must be; what was not said is left out, as older receipts had it."""
+        unsaid = {name for name in ("warnings", "forecast") if not getattr(self, name)}
+        text = self.model_dump_json(exclude={"digest", *unsaid})
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def to_bytes(self) -> bytes:
         """Return the file."""

@@ -60,9 +60,8 @@ def write_report(
     spec: BundleSpec,
     receipt: Receipt,
     speed: Speed,
-    warning: str | None,
 ) -> None:
-    """Write the page; `warning` stands beside those of the record."""
+    """Write the page."""
     tally = tally_rows(store, len(spec.labels))
     show = partial(
         pictures, store, Manifest(store, record.config.images_per_shard), source.fetcher()
@@ -77,7 +76,6 @@ def write_report(
             record=record,
             spec=spec,
             receipt=receipt,
-            warnings=[*record.warnings, *([warning] if warning else [])],
             labels=_label_bars(tally, spec),
             num_labels=len(spec.labels),
             num_given=int((tally.labels > 0).sum()),

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from cifar_ray.config.labelling import RunRecord
 from cifar_ray.errors import CifarRayError
+from cifar_ray.models.bundle_spec import BundleSpec
 from cifar_ray.prediction.history import Reopening
 from cifar_ray.prediction.manifest import Manifest, ShardCounts
 from cifar_ray.prediction.parallel import in_parallel
@@ -21,6 +22,7 @@ from cifar_ray.prediction.part import PartFooter, committed, read_footer
 from cifar_ray.prediction.receipt import Receipt
 from cifar_ray.prediction.repeats import count_repeated
 from cifar_ray.prediction.row import OK, row_schema
+from cifar_ray.prediction.suitability import doubt_warning
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
 from cifar_ray.storage.digests import FileDigest, file_digest
@@ -59,6 +61,7 @@ class _Sums:
     listed: int = 0
     parts: int = 0
     image_bytes: int = 0
+    first: ShardName | None = None
     manifest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
     def add(self, name: ShardName, facts: _Facts) -> None:
@@ -68,6 +71,7 @@ class _Sums:
         self.listed += facts.counts.rows
         self.parts += 1
         self.image_bytes += facts.footer.image_bytes
+        self.first = self.first or name
         self.manifest.update(f"{name} {facts.chunk.sha256.hex()}\n".encode())
 
 
@@ -127,7 +131,7 @@ def _fit_footer(
     return (counts, footer) if fits(footer, record_digest, name, counts) else None
 
 
-def draw_up(store: Store, record: RunRecord, manifest: Manifest) -> Receipt:
+def draw_up(store: Store, record: RunRecord, manifest: Manifest, spec: BundleSpec) -> Receipt:
     """Write `_parts.parquet` and `failures.parquet`; return the receipt, which seals nothing yet.
 
     Raises `CifarRayError` if the numbers do not add up; every part must be fit.
@@ -149,9 +153,14 @@ def draw_up(store: Store, record: RunRecord, manifest: Manifest) -> Receipt:
         sums.skipped.update(end.skipped)
     _write_failures(store, record, failed_parts)
     receipt = _receipt(store, record, sums)
-    ends_digest = manifest.ends_digest(len(record.source.ranges))
-    repeated = count_repeated(manifest, record)
-    return receipt.model_copy(update={"ends_digest": ends_digest, "repeated": repeated})
+    warning = doubt_warning(store, sums.first, record, spec) if sums.first else None
+    return receipt.model_copy(
+        update={
+            "ends_digest": manifest.ends_digest(len(record.source.ranges)),
+            "repeated": count_repeated(manifest, record),
+            "warnings": (*record.warnings, *([warning] if warning else [])),
+        }
+    )
 
 
 def _facts(store: Store, record_digest: str, manifest: Manifest, name: ShardName) -> _Facts:

@@ -4,7 +4,11 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
+from statistics import fmean
 
+import pyarrow.parquet as pq
+
+from cifar_ray.config.labelling import RunRecord
 from cifar_ray.errors import ImageFault
 from cifar_ray.images.formats import sniff
 from cifar_ray.images.jpeg_header import read_jpeg_header
@@ -12,10 +16,16 @@ from cifar_ray.models.bundle_spec import BundleSpec
 from cifar_ray.prediction.care import CarefulDecoding
 from cifar_ray.prediction.sources import Entry, Fetcher
 from cifar_ray.prediction.watchdog import Limits, Watchdog
+from cifar_ray.runs import LabellingRun, ShardName
+from cifar_ray.storage import Store
 
 SIZE_TOLERANCE = 2.0
 """How far beyond the training images' sizes the median image may lie, as a factor."""
 
+MINIMUM_JUDGED, MAXIMUM_JUDGED = 20, 128
+"""Images over which confidence is averaged."""
+LEAST_CONFIDENCE = 0.75
+"""Of the accuracy on test images; a class that is hard for the model stays above it."""
 SECONDS = 15.0
 """After which the images looked at so far have to do; also what one of them may take."""
 _PNG_SIZE = struct.Struct(">16xII")
@@ -48,21 +58,49 @@ def unlike_training_images(
         return ()
     return (
         f"The first images are about {width}×{height} pixels; the model was trained on "
-        f"{_range(low_w, high_w)}×{_range(low_h, high_h)}. Its labels will be guesses among "
-        f"{', '.join(spec.labels[:10])}{' …' if len(spec.labels) > 10 else ''}. "
-        "For ImageNet's classes give --model torchvision:resnet50; for classes of your own, "
-        "`cifar-ray train FOLDER` with a sub-folder a class, and --model RUN/bundle.",
+        f"{_range(low_w, high_w)}×{_range(low_h, high_h)}. {_what_to_do(spec)}",
     )
 
 
-def energy_warning(median: float | None, spec: BundleSpec) -> str | None:
-    """Return a warning if the median energy is below that of nearly all validation images."""
-    known = spec.trained_on.energy
-    if median is None or known is None or median >= known.q05:
+def doubt_warning(
+    store: Store, shard: ShardName, record: RunRecord, spec: BundleSpec
+) -> str | None:
+    """Return a warning if the model doubts the first images of a shard, whose part is there.
+
+    A calibrated model is right as often as it is confident on average, about images of its own
+    kind (S. Garg et al., "Leveraging Unlabeled Data to Predict Out-of-Distribution Performance",
+    arXiv:2201.04234). What to do is said unless a warning of `run.json` says it.
+    """
+    accuracy = spec.metrics.get("accuracy")
+    if not isinstance(accuracy, float) or spec.temperature is None:
         return None
+    confidences = _first_confidences(store, shard)
+    if len(confidences) < MINIMUM_JUDGED:
+        return None
+    confidence = fmean(confidences)
+    if confidence >= LEAST_CONFIDENCE * accuracy:
+        return None
+    text = (
+        f"The model's confidence in the first images is {confidence:.0%} on average, and it was "
+        f"right about {accuracy:.0%} of images of its own kind: these seem to be of another."
+    )
+    return text if record.warnings else f"{text} {_what_to_do(spec)}"
+
+
+def _first_confidences(store: Store, shard: ShardName) -> list[float]:
+    with store.open(LabellingRun.part(shard)) as file:
+        batches = pq.ParquetFile(file).iter_batches(MAXIMUM_JUDGED, columns=["confidence"])
+        first = next(batches, None)
+    values = first["confidence"].to_pylist() if first is not None else []
+    return [value for value in values if value is not None]
+
+
+def _what_to_do(spec: BundleSpec) -> str:
     return (
-        "The model responds to the first images more weakly than to 95 % of the images that it was "
-        "validated on: they seem to be of another kind, and their labels may be guesses."
+        f"Its labels will be guesses among {', '.join(spec.labels[:10])}"
+        f"{' …' if len(spec.labels) > 10 else ''}. "
+        "For ImageNet's classes give --model torchvision:resnet50; for classes of your own, "
+        "`cifar-ray train FOLDER` with a sub-folder a class, and --model RUN/bundle."
     )
 
 

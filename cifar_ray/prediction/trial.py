@@ -15,18 +15,20 @@ from pathlib import Path
 from statistics import fmean
 from typing import IO
 
-from cifar_ray.config.labelling import RunRecord
+from cifar_ray.config.labelling import RunRecord, SourceReference
 from cifar_ray.errors import CifarRayError
 from cifar_ray.models.backends import open_backend
+from cifar_ray.models.bundle import Bundle
 from cifar_ray.prediction.child import module_command
 from cifar_ray.prediction.events import WorkerError, from_line
 from cifar_ray.prediction.gauge import Round
 from cifar_ray.prediction.manifest import Manifest, RangeEnd, chunk_bytes, range_end_bytes
-from cifar_ray.prediction.plan import Plan, Request, make_plan
+from cifar_ray.prediction.plan import Plan, Prepared, Request, settle
 from cifar_ray.prediction.report import Speed, write_report
 from cifar_ray.prediction.sealing import draw_up, unfit_parts
 from cifar_ray.prediction.sources import Entry
 from cifar_ray.runs import LabellingRun, ShardName
+from cifar_ray.storage import FolderStore
 
 MIN_ROUNDS = 5
 MAX_ROUNDS = 20
@@ -48,7 +50,7 @@ class Trial:
     """What was measured."""
 
     record: RunRecord
-    driver: Cost
+    driver_cpu_s: float
     """Of this process so far, as of a run's driver: libraries, model, listing, the first images."""
     worker: Cost
     """Of a worker's start, with all that happens once in it."""
@@ -58,29 +60,45 @@ class Trial:
     """Of each round, what each worker measured."""
 
 
-def run_trial(request: Request, sample: Sequence[Entry], num_workers: int) -> Trial:
-    """Label a sample of SOURCE in a temporary folder, some times over.
+@contextmanager
+def plan_on_trial(
+    request: Request, source: SourceReference, bundle: Bundle, first: list[Entry]
+) -> Iterator[Plan]:
+    """Yield a plan of a run in a temporary folder, wherever that lies.
+
+    What it labels is laid out, not listed, so that SOURCE may hold the folder.
+    """
+    with tempfile.TemporaryDirectory(prefix="_cifar-ray-") as folder:
+        store = FolderStore(Path(folder) / "trial")
+        prepared = Prepared(replace(request, fresh=False), source, store, bundle, None, first)
+        yield settle(prepared)
+
+
+def run_trial(plan: Plan, sample: Sequence[Entry], num_workers: int) -> Trial:
+    """Label a sample of SOURCE, some times over.
 
     Raises what a run would; `CifarRayError` for a sample over which a worker dies.
     """
-    with tempfile.TemporaryDirectory(prefix="cifar-ray-") as folder:
-        started = time.perf_counter()
-        plan = make_plan(replace(request, destination=str(Path(folder) / "trial")))
-        shards = [_lay_out(plan, sample, number) for number in range(num_workers)]
-        driver = Cost(time.process_time(), time.perf_counter() - started)
-        # What a model needs once on a machine is no part of a run.
-        open_backend(plan.bundle, plan.record.execution)
-        worker, rounds = _measure(plan, shards)
-        return Trial(plan.record, driver, worker, _seal(plan), rounds)
+    shards = [_lay_out_pair(plan, sample, number) for number in range(num_workers)]
+    driver_cpu_s = time.process_time()
+    # What a model needs once on a machine is no part of a run.
+    open_backend(plan.bundle, plan.record.execution)
+    worker, rounds = _measure(plan, shards)
+    return Trial(plan.record, driver_cpu_s, worker, _seal(plan), rounds)
 
 
-def _lay_out(plan: Plan, sample: Sequence[Entry], number: int) -> tuple[ShardName, ShardName]:
-    """Write the sample, and its first image alone, into the manifest as shards of one worker."""
+def lay_out(plan: Plan, shard: ShardName, entries: Sequence[Entry]) -> None:
+    """Write images into the manifest as a shard; SOURCE is not listed for it."""
     manifest = Manifest(plan.store, None, plan.record.source.carried)
+    data = chunk_bytes(list(entries), RangeEnd(len(entries), {}), carried=manifest.carried)
+    plan.store.create(LabellingRun.manifest_chunk(shard), data)
+
+
+def _lay_out_pair(plan: Plan, sample: Sequence[Entry], number: int) -> tuple[ShardName, ShardName]:
+    """Lay out the sample, and its first image alone, as shards of one worker."""
     names = ShardName(0, 2 * number), ShardName(0, 2 * number + 1)
-    for name, entries in zip(names, (list(sample), list(sample[:1])), strict=True):
-        data = chunk_bytes(entries, RangeEnd(len(entries), {}), carried=manifest.carried)
-        plan.store.create(LabellingRun.manifest_chunk(name), data)
+    for name, entries in zip(names, (sample, sample[:1]), strict=True):
+        lay_out(plan, name, entries)
     return names
 
 
@@ -111,9 +129,9 @@ def _seal(plan: Plan) -> Cost:
     started, cpu_started = time.perf_counter(), time.process_time()
     unfit = unfit_parts(plan.store, plan.record, manifest)
     assert not unfit, f"the trial has written every part, but for {unfit}"
-    receipt = draw_up(plan.store, plan.record, manifest)
+    receipt = draw_up(plan.store, plan.record, manifest, plan.bundle.spec)
     nothing = Speed(0, 0, 0.0, {})
-    write_report(plan.store, plan.source, plan.record, plan.bundle.spec, receipt, nothing, None)
+    write_report(plan.store, plan.source, plan.record, plan.bundle.spec, receipt, nothing)
     return Cost(time.process_time() - cpu_started, time.perf_counter() - started)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, logsumexp, softmax
+from scipy.special import log_softmax, softmax
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
@@ -82,12 +82,6 @@ def reliability(probabilities: NDArray[np.float64], labels: Labels) -> Reliabili
 def expected_calibration_error(probabilities: NDArray[np.float64], labels: Labels) -> float:
     """Mean gap between confidence and accuracy over 15 bins of equal width, weighted by size."""
     return reliability(probabilities, labels).error
-
-
-def energy_quantiles(logits: Logits, quantiles: tuple[float, ...]) -> tuple[float, ...]:
-    """Quantiles of log-sum-exp of the logits: how strongly the network responds to known images."""
-    energies = logsumexp(logits.astype(np.float64), axis=1)
-    return tuple(float(value) for value in np.quantile(energies, quantiles))
 
 
 def evaluate(

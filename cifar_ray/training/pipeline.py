@@ -20,15 +20,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from cifar_ray.config.training import TrainingConfig, TrainingSpec
 from cifar_ray.models import registry
 from cifar_ray.models.bundle import save_bundle
-from cifar_ray.models.bundle_spec import BundleSpec, EnergyQuantiles, TrainedOn
+from cifar_ray.models.bundle_spec import BundleSpec, TrainedOn
 from cifar_ray.models.transfer import load_trunk, pretrained_tensors
 from cifar_ray.models.weights import round_weights
 from cifar_ray.runs import TrainingRun
@@ -40,7 +38,6 @@ from cifar_ray.training.held_out import in_memory
 from cifar_ray.training.loop import EpochRow, Ranks, Step, Trainer
 from cifar_ray.training.metrics import (
     Timing,
-    energy_quantiles,
     evaluate,
     fit_temperature,
 )
@@ -207,7 +204,7 @@ def finish(
     bundle = save_bundle(
         run.bundle,
         trainer.averaged.cpu(),
-        bundle_spec(spec, data, splits, metrics, validation_logits),
+        bundle_spec(spec, data, splits, metrics),
     )
     evaluation = Evaluation(
         name=Path(spec.run).name,
@@ -259,12 +256,10 @@ def bundle_spec(
     data: Data,
     splits: Splits,
     metrics: dict[str, Any],
-    validation_logits: NDArray[np.float32],
 ) -> BundleSpec:
     """Return what the bundle says of itself."""
     images = splits.train
     mean, std = pixel_statistics(spec.config, images)
-    q01, q05, q50 = energy_quantiles(validation_logits, (0.01, 0.05, 0.5))
     least_width, greatest_width, least_height, greatest_height = images.size_range
     return BundleSpec(
         network=spec.config.network,
@@ -280,7 +275,6 @@ def bundle_spec(
             recipe=spec.config.recipe,
             seconds=metrics["training_seconds"],
             command=spec.command,
-            energy=EnergyQuantiles(q01=q01, q05=q05, q50=q50),
         ),
         weights_dtype=spec.config.weights_dtype,
     )

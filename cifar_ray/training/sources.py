@@ -19,7 +19,7 @@ from cifar_ray.training.dataset import (
     read_folder,
     read_parquet,
 )
-from cifar_ray.training.download import download_cifar10
+from cifar_ray.training.download import Progress, download_cifar10
 
 DATA_VARIABLE = "CIFAR_RAY_DATA"
 JPEG_MAGIC = b"\xff\xd8\xff"
@@ -107,14 +107,14 @@ def _load_cifar10(input_size: int) -> Data:
     return Data("cifar10", train, read_binary([folder / "test_batch.bin"]))
 
 
-def find_cifar10() -> Path:
+def find_cifar10(progress: Progress | None = None) -> Path:
     """Return the folder of CIFAR-10, in either form; it is downloaded if it is nowhere."""
     root = os.environ.get(DATA_VARIABLE)
     for name in ("", "cifar10", "cifar-10-batches-bin") if root else ():
         folder = Path(root or "") / name
         if (folder / "train.parquet").is_file() or (folder / "data_batch_1.bin").is_file():
             return folder
-    return download_cifar10()
+    return download_cifar10(progress=progress)
 
 
 def cifar10_is_lossy() -> bool:

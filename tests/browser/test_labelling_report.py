@@ -38,7 +38,7 @@ def look(chromium: str, drawn_images: Path, tmp_path: Path) -> Iterator[Look]:
     (drawn_images / "notes.txt").touch()
     run = finish_run(drawn_images, tmp_path / "out", warnings=("A warning. " * 20, hostile))
     speed = Speed(images=27, image_bytes=10**6, seconds=2.0, stage_seconds={"model": 1.0})
-    write_report(run.store, run.source, run.record, run.spec, run.receipt, speed, None)
+    write_report(run.store, run.source, run.record, run.spec, run.receipt, speed)
     with served(run.store.root) as url:
         yield partial(look_at, chromium, run.store.root, url, LOOK)
 

@@ -124,18 +124,6 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
     monkeypatch.undo()
 
 
-def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
-    cli: Cli, images: Path, tmp_path: Path
-) -> None:
-    (images / "notes.txt").write_text("x")
-    code, told = cli("predict", images, "--out", tmp_path / "out", "--dry-run", "--json")
-    assert code == 0
-    preview = json.loads(told)
-    assert (preview["found"], preview["listed"], preview["skipped"]) == (4, 3, {".txt": 1})
-    assert preview["seconds"] > 0
-    assert not (tmp_path / "out").exists()
-
-
 def test_the_receipt_is_printed_as_json_and_again_for_a_finished_run(
     cli: Cli, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,7 +97,7 @@ def finish_run(
         write_part(store, rows.table(scoring), footer)
     store.write(LabellingRun.RECORD, record.to_bytes())
     assert unfit_parts(store, record, manifest) == []
-    receipt = draw_up(store, record, manifest)
+    receipt = draw_up(store, record, manifest, spec)
     receipt = seal(store, receipt)
     return FinishedRun(store, images, record, spec, receipt)
 

@@ -29,7 +29,7 @@ from tests.unit.prediction.listed import ListedSource
 
 BATCH = 16
 BATCH_S, ROW_S, SHARD_S = 0.02, 0.0002, 0.005
-START, DRIVER, SEALING = Cost(4.0, 5.0), Cost(3.0, 3.0), Cost(1.0, 1.5)
+DRIVER_S, START, SEALING = 3.0, Cost(4.0, 5.0), Cost(1.0, 1.5)
 WAITING = 1.25
 """Wall seconds a second of CPU."""
 Speed = Callable[[], float]
@@ -105,7 +105,7 @@ def trial_of(seen: Survey, costs: dict[str, float], speed: Speed, **place: str) 
     for _ in range(6):
         factor = speed()
         rounds.append(tuple(measured(sample, costs, factor) for _ in range(2)))
-    return Trial(record(**place), DRIVER, START, SEALING, tuple(rounds))
+    return Trial(record(**place), DRIVER_S, START, SEALING, tuple(rounds))
 
 
 def work_s(seen: Survey, costs: dict[str, float]) -> float:
@@ -132,7 +132,7 @@ def test_a_small_store_is_measured_whole() -> None:
     costs = true_costs(entries, seed=1)
     seen = survey(ListedSource(entries), images_per_shard=8)
     found = forecast_of(seen, trial_of(seen, costs, steady))
-    true_s = work_s(seen, costs) + DRIVER.cpu_s + 2 * START.cpu_s + SEALING.cpu_s
+    true_s = work_s(seen, costs) + DRIVER_S + 2 * START.cpu_s + SEALING.cpu_s
     assert found.cpu_hours.expected * 3600 == pytest.approx(true_s)
     assert sum(found.stage_cpu_seconds.values()) == pytest.approx(true_s)
     # 30 images in parts of 8: each of two workers has two parts, the second one 8 + 6 images.
@@ -151,7 +151,7 @@ def test_intervals_hold_what_they_say_in_stores_of_all_kinds_and_are_narrow() ->
         costs = true_costs(entries, seed)
         seen = survey(ListedSource(entries), None, seed)
         found = forecast_of(seen, trial_of(seen, costs, partial(rng.gauss, 1.0, 0.05)))
-        fixed_s = DRIVER.cpu_s + 2 * START.cpu_s + SEALING.cpu_s
+        fixed_s = DRIVER_S + 2 * START.cpu_s + SEALING.cpu_s
         true_h = (rng.gauss(1.0, 0.05) * work_s(seen, costs) + fixed_s) / 3600
         held += found.cpu_hours.low <= true_h <= found.cpu_hours.high
         if len(entries) >= 10_000:
@@ -168,7 +168,7 @@ def test_an_interval_that_ignores_how_the_machine_varies_would_not_hold() -> Non
         costs = true_costs(entries, seed)
         seen = survey(ListedSource(entries), None, seed)
         found = forecast_of(seen, trial_of(seen, costs, steady))
-        fixed_s = DRIVER.cpu_s + 2 * START.cpu_s + SEALING.cpu_s
+        fixed_s = DRIVER_S + 2 * START.cpu_s + SEALING.cpu_s
         true_h = rng.gauss(1.0, 0.5) * (work_s(seen, costs) + fixed_s) / 3600
         held += found.cpu_hours.low <= true_h <= found.cpu_hours.high
     assert held < 16
@@ -198,7 +198,7 @@ def test_sizes_that_nobody_knows_are_estimated_too() -> None:
         )
         for round_ in trial.rounds
     )
-    found = forecast_of(seen, Trial(trial.record, DRIVER, START, SEALING, sized))
+    found = forecast_of(seen, Trial(trial.record, DRIVER_S, START, SEALING, sized))
     assert found.read_bytes.expected == 500 * 1000
 
 

@@ -190,6 +190,27 @@ def test_a_killed_driver_loses_and_doubles_nothing(store: Path, tmp_path: Path) 
     assert not list((out / "_tmp").iterdir())
 
 
+def test_ctrl_c_on_a_running_command_loses_nothing_and_says_how_to_go_on(
+    store: Path, tmp_path: Path
+) -> None:
+    small_shards = ("--images-per-shard", "4", "--workers", "1")
+    run(store, tmp_path / "whole", config=LabellingConfig(images_per_shard=4))
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        command(store, out, *small_shards), stderr=subprocess.PIPE, start_new_session=True
+    )
+    wait_for_parts(out, process, 2)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: its workers hear of it too
+    told = process.communicate()[1].decode()
+    assert process.returncode == 130, told
+    assert "the same command goes on from there" in told
+    assert 2 <= len(parts(out)) < 27
+    assert not (out / "receipt.json").exists()
+    finished = subprocess.run(command(store, out, *small_shards), capture_output=True)
+    assert finished.returncode == 0, finished.stderr.decode()
+    assert parts(out) == parts(tmp_path / "whole")
+
+
 class KillingEngine:
     """The local engine, which loses a worker to SIGKILL after its first part."""
 

@@ -11,6 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import cifar_ray
+from cifar_ray.config.execution import ExecutionRequest
+from cifar_ray.config.labelling import LabellingConfig
+from cifar_ray.prediction.local import LocalEngine
+from cifar_ray.prediction.pipeline import RunProgress, label
+from cifar_ray.prediction.plan import Request, make_plan
 from cifar_ray.runs import LabellingRun
 from cifar_ray.storage import FolderStore
 from tests.drawing import draw_folder
@@ -113,6 +118,31 @@ def test_a_polling_reader_never_fails_and_sees_no_row_twice(
     assert poller.fault is None
     assert poller.seen[-1] == NUM_IMAGES
     assert len(set(poller.seen)) > 3
+
+
+def test_readers_never_fail_beside_a_run_of_real_workers(tmp_path: Path) -> None:
+    draw_folder(tmp_path / "images", NUM_IMAGES)
+    config = LabellingConfig(images_per_shard=2)
+    out = tmp_path / "out"
+    request = Request(str(tmp_path / "images"), str(out), None, None, config, ExecutionRequest())
+    plan = make_plan(request)
+    pollers = [Poller(out, READERS[name]) for name in ("pandas", "duckdb")]
+
+    def look(progress: RunProgress) -> None:
+        """Have each look at what is there; a folder without a part is none to them."""
+        for poller in pollers if progress.shards_done else ():
+            if poller.ident is None:
+                poller.start()
+            poller.wait_for_looks(1)
+
+    label(plan, LocalEngine(plan.store.uri, plan.source.reference, 2, 1.0), 1.0, look)
+    for poller in pollers:
+        poller.wait_for_looks(2)
+        poller.stopped = True
+        poller.join(TIMEOUT_S)
+        assert poller.fault is None
+        assert poller.seen[-1] == NUM_IMAGES
+        assert len(set(poller.seen)) > 3
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -61,8 +61,8 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def write(run: FinishedRun, speed: Speed = SPEED, warning: str | None = None) -> Page:
-    write_report(run.store, run.source, run.record, run.spec, run.receipt, speed, warning)
+def write(run: FinishedRun, speed: Speed = SPEED) -> Page:
+    write_report(run.store, run.source, run.record, run.spec, run.receipt, speed)
     return Page((run.store.root / "report.html").read_text(encoding="utf-8"))
 
 
@@ -77,11 +77,11 @@ def run(drawn_images: Path, tmp_path: Path) -> FinishedRun:
 
 
 def test_page_shows_counts_warnings_model_and_speed(run: FinishedRun) -> None:
-    page = write(run, warning="The model hesitates.")
+    page = write(run)
     text = " ".join(page.text.split())
     for part in (
         *("24 of 26 images labelled", "28 files found", "24 labelled", "2 failed (7.7 %)"),
-        *("2 skipped", ".mp4 1", ".txt 1", "These are <drawings>.", "The model hesitates."),
+        *("2 skipped", ".mp4 1", ".txt 1", "These are <drawings>."),
         *("cnn-122k-0", "drawn images, 1,200 images", "12 images/s, 1.5 MB/s", "model 1.50 s"),
     ):
         assert part in text

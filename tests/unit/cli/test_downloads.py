@@ -1,0 +1,40 @@
+"""The bar of a download, of real bytes from a server of ours on loopback."""
+
+import io
+from functools import partial
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cifar_ray.cli.downloads import download_bar
+from cifar_ray.training import sources
+from cifar_ray.training.download import BATCHES, download_cifar10
+from tests.unit.cli.conftest import Cli
+from tests.unit.training.test_download import Server
+from tests.unit.training.test_download import server as server
+
+
+def test_a_download_has_a_bar_and_what_is_there_has_none(server: Server, tmp_path: Path) -> None:
+    for shown in (True, False):
+        told = io.StringIO()
+        with download_bar(
+            "CIFAR-10", Console(file=told, force_terminal=True, highlight=False)
+        ) as show:
+            download_cifar10(tmp_path, show, server.archive(server.data))
+        assert ("Downloading CIFAR-10, 0 MB" in told.getvalue()) == shown
+        assert ("\u2501" in told.getvalue()) == shown
+
+
+def test_training_says_that_it_downloads(
+    cli: Cli, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CIFAR_RAY_DATA", raising=False)
+    monkeypatch.setenv("CIFAR_RAY_CACHE", str(tmp_path))
+    ours = partial(download_cifar10, archive=server.archive(server.data))
+    monkeypatch.setattr(sources, "download_cifar10", ours)
+    code, told = cli("train", "cifar10", "--recipe", "cnn-122k", "--out", tmp_path / "out")
+    assert "Downloading CIFAR-10" in told
+    assert (tmp_path / "data" / BATCHES).is_dir()
+    assert code == 2, told
+    assert "the binary files are not of CIFAR-10" in told  # they are those of the test's server

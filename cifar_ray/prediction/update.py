@@ -16,7 +16,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 
-from cifar_ray.errors import InputError
+from cifar_ray.errors import InputError, StoreUnavailable, printable
 from cifar_ray.prediction.history import Reopening, last_reopening, reopen
 from cifar_ray.prediction.key_order import Listed, in_key_order
 from cifar_ray.prediction.manifest import (
@@ -28,6 +28,7 @@ from cifar_ray.prediction.manifest import (
 )
 from cifar_ray.prediction.plan import Plan
 from cifar_ray.prediction.sources import Entry, Skipped
+from cifar_ray.prediction.sources.control import ControlledListing, check_source
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
 
@@ -44,7 +45,8 @@ class Changes:
 def update_manifest(plan: Plan) -> Changes:
     """Compare the source with the manifest of a sealed run, and bring the manifest up to date.
 
-    Raises `InputError` for a run that cannot be brought up to date. DEST's lease is held.
+    Raises `InputError` for a run that cannot be brought up to date, `StoreUnavailable` if the
+    source has no image left. DEST's lease is held.
     """
     record, store = plan.record, plan.store
     if not record.source.ordered:
@@ -56,6 +58,7 @@ def update_manifest(plan: Plan) -> Changes:
         raise InputError(
             "--update needs a run over all of the source, without --limit or --sample."
         )
+    _refuse_nothing(plan)
     reopening = reopen(store, "update")
     store.delete(LabellingRun.UPDATE)
     manifest = Manifest(store, record.config.images_per_shard)
@@ -65,6 +68,21 @@ def update_manifest(plan: Plan) -> Changes:
     store.write(LabellingRun.UPDATE_COMPLETE, json.dumps({"reopening": reopening.number}).encode())
     apply_update(store)
     return changes
+
+
+def _refuse_nothing(plan: Plan) -> None:
+    """Raise `StoreUnavailable` if all images are gone: that is an unplugged disk, not an update."""
+    reference = plan.source.reference
+    check_source(reference)
+    for range_number in range(len(reference.ranges)):
+        for item in plan.source.listing(range_number).entries(None):
+            if isinstance(item, Entry):
+                return
+    raise StoreUnavailable(
+        f"SOURCE {printable(reference.uri)} holds no image any more, so that --update would drop "
+        "every row of the run. Bring the images back and give the same command again. If all of "
+        f"them were meant to go, delete {printable(plan.store.uri)}: nothing would be left in it."
+    )
 
 
 def apply_update(store: Store) -> None:
@@ -92,7 +110,7 @@ class _Comparison:
     ) -> None:
         self.store = plan.store
         self.manifest = manifest
-        self.listing = plan.source.listing(range_number)
+        self.listing = ControlledListing(plan.source.listing(range_number), plan.source.reference)
         self.range_number = range_number
         self.generation = generation
         self.changes = changes

@@ -9,7 +9,7 @@ import pytest
 
 from cifar_ray.config.execution import ExecutionRequest
 from cifar_ray.config.labelling import LabellingConfig
-from cifar_ray.errors import InputError
+from cifar_ray.errors import InputError, StoreUnavailable
 from cifar_ray.prediction.engine import RunEvent
 from cifar_ray.prediction.events import ShardDone
 from cifar_ray.prediction.history import last_reopening
@@ -243,3 +243,17 @@ def test_a_partial_run_cannot_be_updated(base: Path) -> None:
     go(base, config=config)
     with pytest.raises(InputError, match="--limit"):
         go(base, "update", config=config)
+
+
+def test_an_update_over_an_unplugged_disk_drops_nothing(base: Path, tmp_path: Path) -> None:
+    before = rows(base)
+    images = base / "images"
+    images.rename(tmp_path / "away")
+    images.mkdir()
+    with pytest.raises(StoreUnavailable, match="gone or empty"):
+        go(base, "update")
+    (images / "read-me.txt").write_text("Mount the disk here.")
+    with pytest.raises(StoreUnavailable, match="no image any more"):
+        go(base, "update")
+    assert rows(base) == before
+    assert_whole(base)

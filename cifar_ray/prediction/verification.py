@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from cifar_ray.config.labelling import RunRecord
 from cifar_ray.errors import InputError, Unfinished, printable
-from cifar_ray.prediction.key_order import Listed, in_key_order
+from cifar_ray.prediction.key_order import repeated_keys
 from cifar_ray.prediction.manifest import DamagedListing, Manifest
 from cifar_ray.prediction.parallel import in_parallel
 from cifar_ray.prediction.plan import read_record
@@ -119,10 +119,13 @@ def _shards(
     sealed = _index(manifest.store, receipt)
     look_at = partial(look_at_shard, manifest.store, record.digest, manifest, sealed)
     before: dict[int, bytes] = {}
+    readable: list[ShardName] = []
     for name, look in in_parallel(look_at, sorted(listed | set(sealed))):
         sums.add(name, look)
         on_shard(look.footer.rows if look.footer else 0)
         yield from look.differences
+        if all(found.chunk is None for found in look.differences):
+            readable.append(name)
         if record.source.ordered and look.counts and look.first_key and look.last_key:
             # Each update lists its own images in order.
             earlier = before.get(look.counts.generation)
@@ -131,17 +134,10 @@ def _shards(
                 yield Difference(str(name), what, chunk=name)
             before[look.counts.generation] = look.last_key.encode()
     if len(before) > 1:
-        yield from _repeated(manifest, sorted(listed))
-
-
-def _repeated(manifest: Manifest, names: list[ShardName]) -> Iterator[Difference]:
-    """Yield keys that two shards have, of a run that was updated."""
-    last: Listed | None = None
-    for listed in in_key_order(manifest, names):
-        if last is not None and listed.entry.key == last.entry.key:
-            what = f"has a key that shard {last.shard} has too: {printable(listed.entry.key)}"
-            yield Difference(str(listed.shard), what, chunk=listed.shard)
-        last = listed
+        for one, other in repeated_keys(manifest, readable):
+            key = printable(other.entry.key)
+            what = f"has a key that shard {one.shard} has too: {key}"
+            yield Difference(str(other.shard), what, chunk=other.shard)
 
 
 def _index(store: Store, receipt: Receipt) -> dict[ShardName, Sealed]:

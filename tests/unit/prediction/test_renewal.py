@@ -18,7 +18,8 @@ from cifar_ray.prediction.pipeline import label
 from cifar_ray.prediction.plan import Request, make_plan
 from cifar_ray.prediction.receipt import Receipt
 from cifar_ray.prediction.renewal import renew
-from cifar_ray.prediction.verification import verify
+from cifar_ray.prediction.repair import repair
+from cifar_ray.prediction.verification import Verified, verify
 from cifar_ray.storage import FolderStore
 from tests.drawing import draw_folder
 
@@ -83,8 +84,12 @@ def rows(base: Path) -> dict[str, dict]:
     return by_key
 
 
+def look(base: Path) -> Verified:
+    return verify(FolderStore(base / "out"), lambda rows: None)
+
+
 def assert_whole(base: Path) -> None:
-    assert verify(FolderStore(base / "out"), lambda rows: None).differences == ()
+    assert look(base).differences == ()
 
 
 def pictures(base: Path) -> list[Path]:
@@ -256,4 +261,23 @@ def test_an_update_over_an_unplugged_disk_drops_nothing(base: Path, tmp_path: Pa
     with pytest.raises(StoreUnavailable, match="no image any more"):
         go(base, "update")
     assert rows(base) == before
+    assert_whole(base)
+
+
+@pytest.mark.parametrize("number", [1, 5])
+def test_an_updated_run_has_all_its_images_after_a_repair_of_its_listing(
+    base: Path, number: int
+) -> None:
+    change(base)
+    go(base, "update")
+    before = rows(base)
+    chunk = base / "out" / "_manifest" / f"shard-0000-{number:07d}.parquet"
+    chunk.write_bytes(chunk.read_bytes()[:-20])
+    repair(FolderStore(base / "out"), look(base))
+    go(base)
+    after = rows(base)
+    assert set(after) == set(before)
+    assert {key: row["label"] for key, row in after.items()} == {
+        key: row["label"] for key, row in before.items()
+    }
     assert_whole(base)

@@ -1,31 +1,43 @@
 """Opening a damaged run again, so that the same predict command does just the bad parts again."""
 
-from cifar_ray.prediction.history import Reopening, reopen
+from collections.abc import Iterator
+
+from cifar_ray.prediction.history import Reopening, finish_moves, reopen_and_move
 from cifar_ray.prediction.manifest import Manifest
+from cifar_ray.prediction.update import apply_update
 from cifar_ray.prediction.verification import Verified
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
 
 
+def finish_begun(store: Store) -> None:
+    """Finish what a killed repair or update has begun to move. DEST's lease is held."""
+    finish_moves(store)
+    apply_update(store)
+
+
 def repair(store: Store, verified: Verified) -> Reopening:
     """Move what is not good to `_history/`. DEST's lease is held."""
-    history = reopen(store, "repair")
-    for part in {found.part for found in verified.differences if found.part is not None}:
-        history.keep(store, part)
+    return reopen_and_move(store, "repair", dict.fromkeys(_not_good(store, verified)))
+
+
+def _not_good(store: Store, verified: Verified) -> Iterator[str]:
+    """Yield the files to move: parts, then the listing from its end, then what follows from it."""
+    for found in verified.differences:
+        if found.part is not None:
+            yield found.part
     manifest = Manifest(store, verified.record.config.images_per_shard)
-    for range_number, bad in _bad_chunks(verified).items():
-        for name in _to_list_again(manifest, range_number, bad):
-            history.keep(store, LabellingRun.manifest_chunk(name))
-        history.keep(store, LabellingRun.range_end(range_number))
     for found in verified.differences:
         if found.range_end is not None:
-            history.keep(store, LabellingRun.range_end(found.range_end))
-    for derived in (LabellingRun.PARTS_INDEX, LabellingRun.FAILURES, LabellingRun.REPORT):
-        history.keep(store, derived)
+            yield LabellingRun.range_end(found.range_end)
+    for range_number, bad in _bad_chunks(verified).items():
+        yield LabellingRun.range_end(range_number)
+        for name in reversed(_to_list_again(manifest, range_number, bad)):
+            yield LabellingRun.manifest_chunk(name)
+    yield from (LabellingRun.PARTS_INDEX, LabellingRun.FAILURES, LabellingRun.REPORT)
     if any(found.where.startswith(LabellingRun.BUNDLE) for found in verified.differences):
         for file in store.names(LabellingRun.BUNDLE):
-            history.keep(store, f"{LabellingRun.BUNDLE}/{file}")
-    return history
+            yield f"{LabellingRun.BUNDLE}/{file}"
 
 
 def _bad_chunks(verified: Verified) -> dict[int, set[ShardName]]:

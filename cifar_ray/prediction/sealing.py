@@ -150,7 +150,8 @@ def draw_up(store: Store, record: RunRecord, manifest: Manifest) -> Receipt:
     _write_failures(store, record, failed_parts)
     receipt = _receipt(store, record, sums)
     ends_digest = manifest.ends_digest(len(record.source.ranges))
-    repeated = count_repeated(manifest, record)
+    names = manifest.all_existing(len(record.source.ranges))
+    repeated = count_repeated(manifest, record, names)
     return receipt.model_copy(update={"ends_digest": ends_digest, "repeated": repeated})
 
 

@@ -63,7 +63,7 @@ class ShardCounts:
     cursor: str
     """Where the listing goes on behind the chunk."""
     generation: int = 0
-    """The reopening of the run at which an update added the shard; 0: it was there before."""
+    """Which update of its range added the shard; 0: it was there before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ def update_manifest(plan: Plan) -> Changes:
     manifest = Manifest(store, record.config.images_per_shard)
     changes = Changes()
     for range_number in range(len(record.source.ranges)):
-        _Comparison(plan, manifest, range_number, reopening.number, changes).run()
+        _Comparison(plan, manifest, range_number, changes).run()
     store.write(LabellingRun.UPDATE_COMPLETE, json.dumps({"reopening": reopening.number}).encode())
     apply_update(store)
     return changes
@@ -105,16 +105,16 @@ def _replace(store: Store, reopening: Reopening, staged: str, name: str) -> None
 class _Comparison:
     """One range's listing beside its manifest."""
 
-    def __init__(
-        self, plan: Plan, manifest: Manifest, range_number: int, generation: int, changes: Changes
-    ) -> None:
+    def __init__(self, plan: Plan, manifest: Manifest, range_number: int, changes: Changes) -> None:
         self.store = plan.store
         self.manifest = manifest
         self.listing = ControlledListing(plan.source.listing(range_number), plan.source.reference)
         self.range_number = range_number
-        self.generation = generation
         self.changes = changes
         self.names = manifest.existing(range_number)
+        # Not the reopening's number: an update may be given again before its first one is sealed.
+        last = manifest.counts(self.names[-1]).generation if self.names else 0
+        self.generation = last + 1
         self.following = ShardName(range_number, self.names[-1].number + 1 if self.names else 0)
         self.new: list[Entry] = []
         self.now: dict[ShardName, list[Entry]] = {}

@@ -281,3 +281,20 @@ def test_an_updated_run_has_all_its_images_after_a_repair_of_its_listing(
         key: row["label"] for key, row in before.items()
     }
     assert_whole(base)
+
+
+def test_an_update_that_is_given_again_over_still_newer_images_keeps_the_order_of_keys(
+    base: Path,
+) -> None:
+    change(base)
+    with pytest.raises(KeyboardInterrupt):
+        go(base, "update", interrupt_after=1)
+    for number, path in enumerate(pictures(base)[:5]):
+        newer = base / "images" / "a-before-all" / f"{number}{path.suffix}"
+        newer.parent.mkdir(exist_ok=True)
+        shutil.copy(path, newer)
+    go(base, "update")
+    assert_whole(base)
+    said: list[str] = []
+    go(base, "update", said.append)
+    assert said == ["0 new images, 0 changed, 0 removed."]

@@ -171,6 +171,8 @@ class Manifest:
                 entries.append(item)
             full = len(entries) == shard_size(name, self.images_per_shard)
             if full or (isinstance(item, Boundary) and entries):
+                if self._overtaken(name):
+                    return
                 created = self._create(name, entries, counted)
                 yield name
                 following = ShardName(name.range_number, name.number + 1)
@@ -179,11 +181,19 @@ class Manifest:
                     yield from self._list(following, listing, self.counts(name).cursor)
                     return
                 name, entries, counted = following, [], _Counted()
-        if entries:
+        if entries and not self._overtaken(name):
             self._create(name, entries, counted)
             yield name
         end = RangeEnd(behind.found, dict(behind.skipped))
         self.store.create(LabellingRun.range_end(name.range_number), range_end_bytes(end))
+
+    def _overtaken(self, name: ShardName) -> bool:
+        """Tell whether another run has listed the range to its end, without a shard of this name.
+
+        It did so while we were paused; what is new in the source since is for an update.
+        """
+        ended = self.store.exists(LabellingRun.range_end(name.range_number))
+        return ended and not self.store.exists(LabellingRun.manifest_chunk(name))
 
     def _create(self, name: ShardName, entries: list[Entry], counted: "_Counted") -> bool:
         end = RangeEnd(counted.found, dict(counted.skipped))

@@ -15,7 +15,6 @@ from cifar_ray.prediction.receipt import Receipt
 from cifar_ray.prediction.sources import Source
 from cifar_ray.prediction.tally import NUM_BINS, Place, Tally, tally_failures, tally_rows
 from cifar_ray.prediction.thumbnails import Picture, pictures
-from cifar_ray.runs import LabellingRun
 from cifar_ray.storage import Store
 
 TEMPLATE = "report.html.jinja"
@@ -53,7 +52,7 @@ class Sheet:
     pictures: list[Picture]
 
 
-def write_report(
+def report_page(
     store: Store,
     source: Source,
     record: RunRecord,
@@ -61,14 +60,14 @@ def write_report(
     receipt: Receipt,
     speed: Speed,
     warning: str | None,
-) -> None:
-    """Write the page; `warning` stands beside those of the record."""
+) -> bytes:
+    """Return the page; `warning` stands beside those of the record."""
     tally = tally_rows(store, len(spec.labels))
     show = partial(
         pictures, store, Manifest(store, record.config.images_per_shard), source.fetcher()
     )
     sheets, doubtful = _contact_sheet(show, tally, spec)
-    page = (
+    page: str = (
         page_environment("cifar_ray.prediction")
         .get_template(TEMPLATE)
         .render(
@@ -90,7 +89,7 @@ def write_report(
             stages=bars(speed.stage_seconds, MAX_BARS),
         )
     )
-    store.write(LabellingRun.REPORT, page.encode())
+    return page.encode()
 
 
 def bars(numbers: Mapping[str, float], limit: int) -> list[Bar]:

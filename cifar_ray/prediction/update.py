@@ -14,6 +14,7 @@ order of keys, so that the manifest is a few sorted runs that are merged as they
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cifar_ray.errors import InputError, StoreUnavailable, printable
@@ -42,7 +43,7 @@ class Changes:
     removed: int = 0
 
 
-def update_manifest(plan: Plan) -> Changes:
+def update_manifest(plan: Plan, still_ours: Callable[[], None]) -> Changes:
     """Compare the source with the manifest of a sealed run, and bring the manifest up to date.
 
     Raises `InputError` for a run that cannot be brought up to date, `StoreUnavailable` if the
@@ -65,6 +66,7 @@ def update_manifest(plan: Plan) -> Changes:
     changes = Changes()
     for range_number in range(len(record.source.ranges)):
         _Comparison(plan, manifest, range_number, changes).run()
+    still_ours()
     store.write(LabellingRun.UPDATE_COMPLETE, json.dumps({"reopening": reopening.number}).encode())
     apply_update(store)
     return changes

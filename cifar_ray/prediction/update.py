@@ -29,7 +29,7 @@ from cifar_ray.prediction.manifest import (
 )
 from cifar_ray.prediction.plan import Plan
 from cifar_ray.prediction.sources import Entry, Skipped
-from cifar_ray.prediction.sources.control import ControlledListing, check_source
+from cifar_ray.prediction.sources.control import ControlledListing, check_removed, check_source
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
 
@@ -160,6 +160,7 @@ class _Comparison:
         self.now.setdefault(there.shard, []).append(item if changed else there.entry)
 
     def _removed(self, there: Listed) -> None:
+        check_removed(self.listing.reference, there.entry)
         self.changes.removed += 1
         self.touched.add(there.shard)
         self.now.setdefault(there.shard, [])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cifar_ray.config.labelling import SourceReference
-from cifar_ray.prediction.sources.base import ListedItem, Listing
+from cifar_ray.prediction.sources.base import Entry, ListedItem, Listing
 from cifar_ray.prediction.sources.folder_fetch import FolderFetcher
 from cifar_ray.storage import S3_SCHEME, S3Address
 
@@ -41,3 +41,10 @@ def check_source(reference: SourceReference) -> None:
         S3Fetcher(S3Address.parse(reference.uri), fast=False).check()
     else:
         FolderFetcher(Path(reference.uri)).check()
+
+
+def check_removed(reference: SourceReference, entry: Entry) -> None:
+    """Raise `StoreUnavailable` if an image that is no longer listed went away with its disk."""
+    if reference.kind == "folder":
+        below = entry.key.encode() if entry.locator is None else entry.locator
+        FolderFetcher(Path(reference.uri)).check_folder_of(below)

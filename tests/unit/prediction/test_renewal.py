@@ -260,7 +260,16 @@ def test_an_update_over_an_unplugged_disk_drops_nothing(base: Path, tmp_path: Pa
     (images / "read-me.txt").write_text("Mount the disk here.")
     with pytest.raises(StoreUnavailable, match="no image any more"):
         go(base, "update")
+    shutil.copytree(tmp_path / "away", images, dirs_exist_ok=True)
+    shutil.rmtree(images / "b" / "c")
+    (images / "b" / "c").mkdir()  # A disk of its own.
+    with pytest.raises(StoreUnavailable, match="b/c is empty"):
+        go(base, "update")
     assert rows(base) == before
+    (images / "b" / "c").rmdir()
+    (images / "b").rmdir()
+    go(base, "update")
+    assert set(rows(base)) == {key for key in before if not key.startswith("b/")}
     assert_whole(base)
 
 

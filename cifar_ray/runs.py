@@ -49,6 +49,8 @@ class LabellingRun:
     MARKS = "_marks"
     REASON = "reason.json"
     """In a folder of the history: why the run was opened again."""
+    MOVES = "_moves.json"
+    """What a repair is about to move into the history."""
     UPDATE = "_update"
     UPDATE_COMPLETE = "_update/complete.json"
 

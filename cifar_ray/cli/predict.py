@@ -270,9 +270,9 @@ def _label(
                 stages.update(progress.stage_seconds)
                 show(progress)
 
-            return label(plan, engine, options.max_failure_rate, update)
+            return label(plan, engine, options.max_failure_rate, update, lease.confirm)
 
-    receipt = run() if again is None else renew(plan, again, run, console.print)
+    receipt = run() if again is None else renew(plan, again, run, console.print, lease.confirm)
     _show_receipt(plan, receipt, as_json)
     if profile:
         _show_stages(stages)

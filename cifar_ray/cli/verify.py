@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cifar_ray.cli.boundary import console
-from cifar_ray.errors import VerificationFailed, printable
+from cifar_ray.errors import Unfinished, VerificationFailed, printable
+from cifar_ray.runs import LabellingRun
 
 if TYPE_CHECKING:
     from cifar_ray.config.labelling import SourceReference
@@ -57,15 +59,40 @@ def verify(
 
     Needs neither the model nor the images. Exit code 5 if anything differs.
     """
-    from cifar_ray.prediction import replay as replaying
-    from cifar_ray.prediction.verification import verify as look
+    from cifar_ray.prediction.lease import hold
     from cifar_ray.storage import open_store
 
     store = open_store(dest)
+    repair = repair and store.exists(LabellingRun.RECORD)
+    # Who repairs a run is alone with it from the first look on.
+    with hold(store) if repair else nullcontext():
+        _verify(store, dest, replay, source, seed, repair, json_)
+
+
+def _verify(
+    store: "Store",
+    dest: str,
+    replay: int,
+    source: str | None,
+    seed: int,
+    repair: bool,
+    json_: bool,
+) -> None:
+    from cifar_ray.prediction import replay as replaying
+    from cifar_ray.prediction.repair import finish_begun
+    from cifar_ray.prediction.verification import verify as look
+
+    if repair:
+        finish_begun(store)
     with _bar() as progress:
         task = progress.add_task("verifying", total=None)
-        verified = look(store, lambda rows: progress.advance(task, rows))
+        verified = look(store, lambda rows: progress.advance(task, rows), open_too=repair)
     differences = list(verified.differences)
+    if verified.receipt is None and not differences:
+        raise Unfinished(
+            f"{printable(store.uri)} is not sealed, and nothing of what is there is damaged. Give "
+            "the predict command again to finish it."
+        )
     if replay and not differences:
         reference = _source(verified, source)
         console.print(Text(f"Labelling {replay} random rows again …"))
@@ -135,11 +162,9 @@ def _advice(dest: str, differences: list["Difference"]) -> str:
 
 
 def _repair(store: "Store", verified: "Verified") -> str:
-    from cifar_ray.prediction.lease import hold
     from cifar_ray.prediction.repair import repair
 
-    with hold(store):
-        reopening = repair(store, verified)
+    reopening = repair(store, verified)
     return (
         f"What is damaged lies in {store.uri}/_history/{reopening.number:04d} now, and the run is "
         "open again. Give the predict command that made it: it does just that again."

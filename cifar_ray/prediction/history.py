@@ -4,6 +4,7 @@ The first act is to move the receipt, so that nobody takes the run for sealed me
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,9 +35,42 @@ def reopen(store: Store, reason: Reason) -> Reopening:
     latest = last_reopening(store)
     if latest is not None and latest.reason == reason and not store.exists(LabellingRun.RECEIPT):
         return latest
-    reopening = Reopening(latest.number + 1 if latest else 1, reason)
+    return _open_again(store, Reopening(latest.number + 1 if latest else 1, reason))
+
+
+def reopen_and_move(store: Store, reason: Reason, names: Iterable[str]) -> Reopening:
+    """Open a run again and move files of it into the history, all of them or none.
+
+    What is to be moved is written down first: a part that stays because the process was killed
+    would be sealed as a good one. `finish_moves` goes on.
+    """
+    latest = last_reopening(store)
+    number, listed = latest.number + 1 if latest else 1, list(names)
+    moves = {"reopening": number, "reason": reason, "names": listed}
+    store.write(LabellingRun.MOVES, json.dumps(moves).encode())
+    return _move(store, number, reason, listed)
+
+
+def finish_moves(store: Store) -> None:
+    """Move what a killed process was about to; nothing happens if there was none."""
+    try:
+        moves = json.loads(store.read(LabellingRun.MOVES))
+    except FileNotFoundError:
+        return
+    _move(store, moves["reopening"], moves["reason"], moves["names"])
+
+
+def _move(store: Store, number: int, reason: Reason, names: list[str]) -> Reopening:
+    reopening = _open_again(store, Reopening(number, reason))
+    for name in names:
+        reopening.keep(store, name)
+    store.delete(LabellingRun.MOVES)
+    return reopening
+
+
+def _open_again(store: Store, reopening: Reopening) -> Reopening:
     name = LabellingRun.history(reopening.number, LabellingRun.REASON)
-    store.write(name, json.dumps({"reason": reason}).encode())
+    store.write(name, json.dumps({"reason": reopening.reason}).encode())
     reopening.keep(store, LabellingRun.RECEIPT)
     return reopening
 

@@ -8,7 +8,8 @@ import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise
+from operator import attrgetter
 
 from cifar_ray.prediction.manifest import Manifest
 from cifar_ray.prediction.sources import Entry
@@ -35,6 +36,17 @@ def in_key_order(
     runs = groupby(names, partial(_sorted_run, manifest))
     streams = [_stream(manifest, list(run), finish) for _, run in runs]
     return heapq.merge(*streams, key=lambda listed: listed.entry.key.encode())
+
+
+def repeated_keys(manifest: Manifest, names: list[ShardName]) -> Iterator[tuple[Listed, Listed]]:
+    """Yield what has the same key in two shards, which are given in their own order.
+
+    A key lies in one range alone: they are read one after another, and there may be a thousand.
+    """
+    for _, of_range in groupby(names, attrgetter("range_number")):
+        for one, other in pairwise(in_key_order(manifest, list(of_range))):
+            if one.entry.key == other.entry.key:
+                yield one, other
 
 
 def _sorted_run(manifest: Manifest, name: ShardName) -> tuple[int, int]:

@@ -2,8 +2,9 @@
 
 A lease is a file of its own, numbered; the highest number holds. It is created only if absent, so
 that of two that reach for the same number one wins, and its owner writes a beat into it now and
-then. Whoever finds a lease
+then. A lease that is given back stays, so that no number is given twice. Whoever finds a lease
 
+    that was given back                             takes the next number at once
     of a process of this machine that is gone       takes the next number at once
     of a process of this machine that lives         is refused
     of another machine                              watches the beat by its own clock, and takes
@@ -11,7 +12,7 @@ then. Whoever finds a lease
 
 Safety does not rest on it: chunks of the manifest are created only if absent, parts follow from
 them, and sealing reads them all. A driver that was paused and wakes beside its successor notices
-the higher number, and until then writes what its successor would write.
+the higher number before it seals anything, and until then writes what its successor would write.
 """
 
 import os
@@ -45,6 +46,7 @@ class LeaseRecord(FrozenConfig):
     process_id: int
     process_started: float
     beat: int = 0
+    released: bool = False
 
     @classmethod
     def of_this_process(cls) -> "LeaseRecord":
@@ -93,8 +95,13 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
 
+    def confirm(self) -> None:
+        """Look whether another run has taken over; `Unfinished` if so."""
+        self.lost = self.lost or not self._holds()
+        self.check()
+
     def check(self) -> None:
-        """Raise `Unfinished` if another run has taken over."""
+        """Raise `Unfinished` if another run is known to have taken over."""
         if self.lost:
             raise Unfinished(
                 f"Another run has taken over {printable(self.store.uri)}, since this one did not "
@@ -105,18 +112,24 @@ class Lease:
         """Stop to beat and give the lease back."""
         self._released.set()
         self._thread.join()
-        if not self.lost:
-            self.store.delete(LabellingRun.lease(self.number))
+        if not self.lost and self._holds():
+            self._write(self.record.model_copy(update={"released": True}))
+
+    def _holds(self) -> bool:
+        found = holder(self.store)
+        return found is not None and found.owner == self.record.owner
+
+    def _write(self, record: LeaseRecord) -> None:
+        self.record = record
+        self.store.write(LabellingRun.lease(self.number), record.to_bytes())
 
     def _keep(self) -> None:
         while not self._released.wait(BEAT_INTERVAL_S):
             try:
-                if _highest(self.store) != self.number:
+                if not self._holds():
                     self.lost = True
                     return
-                beat = self.record.beat + 1
-                self.record = self.record.model_copy(update={"beat": beat})
-                self.store.write(LabellingRun.lease(self.number), self.record.to_bytes())
+                self._write(self.record.model_copy(update={"beat": self.record.beat + 1}))
             except (OSError, CifarRayError):
                 # A store that fails for a while: the run itself finds out and says so.
                 continue
@@ -150,13 +163,14 @@ def acquire(store: Store) -> Lease:
 def holder(store: Store) -> LeaseRecord | None:
     """Return who holds DEST's lease; None if nobody does."""
     number = _highest(store)
-    return None if number is None else _read(store, number)
+    found = None if number is None else _read(store, number)
+    return None if found is None or found.released else found
 
 
 def _wait_for_end(store: Store, number: int) -> None:
     """Return when the lease's owner is known to be gone; raise `InputError` if it lives."""
     found = _read(store, number)
-    if found is None:
+    if found is None or found.released:
         return
     if found.on_this_machine:
         if found.alive:
@@ -166,7 +180,7 @@ def _wait_for_end(store: Store, number: int) -> None:
     while time.monotonic() < deadline:
         time.sleep(LOOK_INTERVAL_S)
         now = _read(store, number)
-        if now is None:
+        if now is None or now.released:
             return
         if now.beat != found.beat:
             raise _refusal(store, now)

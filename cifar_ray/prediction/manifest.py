@@ -63,7 +63,7 @@ class ShardCounts:
     cursor: str
     """Where the listing goes on behind the chunk."""
     generation: int = 0
-    """The reopening of the run at which an update added the shard; 0: it was there before."""
+    """Which update of its range added the shard; 0: it was there before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class Manifest:
         """Yield the range's shards: those that exist, then those that the listing gives."""
         cursor: str | None = None
         name = ShardName(range_number, 0)
-        for name in self.existing(range_number):
+        for name in self._without_gaps(range_number):
             yield name
             name = ShardName(range_number, name.number + 1)
         if name.number:
@@ -171,6 +171,8 @@ class Manifest:
                 entries.append(item)
             full = len(entries) == shard_size(name, self.images_per_shard)
             if full or (isinstance(item, Boundary) and entries):
+                if self._overtaken(name):
+                    return
                 created = self._create(name, entries, counted)
                 yield name
                 following = ShardName(name.range_number, name.number + 1)
@@ -179,11 +181,19 @@ class Manifest:
                     yield from self._list(following, listing, self.counts(name).cursor)
                     return
                 name, entries, counted = following, [], _Counted()
-        if entries:
+        if entries and not self._overtaken(name):
             self._create(name, entries, counted)
             yield name
         end = RangeEnd(behind.found, dict(behind.skipped))
         self.store.create(LabellingRun.range_end(name.range_number), range_end_bytes(end))
+
+    def _overtaken(self, name: ShardName) -> bool:
+        """Tell whether another run has listed the range to its end, without a shard of this name.
+
+        It did so while we were paused; what is new in the source since is for an update.
+        """
+        ended = self.store.exists(LabellingRun.range_end(name.range_number))
+        return ended and not self.store.exists(LabellingRun.manifest_chunk(name))
 
     def _create(self, name: ShardName, entries: list[Entry], counted: "_Counted") -> bool:
         end = RangeEnd(counted.found, dict(counted.skipped))
@@ -199,9 +209,22 @@ class Manifest:
         return sorted(names)
 
     def all_existing(self, num_ranges: int) -> Iterator[ShardName]:
-        """Yield the shards of all ranges that are listed already, in order."""
+        """Yield the shards of all ranges that are listed already, in order.
+
+        Raises `DamagedListing` if one is missing between them: its images would be lost.
+        """
         for range_number in range(num_ranges):
-            yield from self.existing(range_number)
+            yield from self._without_gaps(range_number)
+
+    def _without_gaps(self, range_number: int) -> list[ShardName]:
+        names = self.existing(range_number)
+        if _first_gap(names) is not None:
+            # A folder that is read while chunks are written may show a later one alone.
+            names = self.existing(range_number)
+        missing = _first_gap(names)
+        if missing is not None:
+            raise _damaged(LabellingRun.manifest_chunk(missing), "missing")
+        return names
 
     def range_end(self, range_number: int) -> RangeEnd | None:
         """Return what follows the range's last image; None while it is being listed."""
@@ -257,10 +280,22 @@ def _undamaged(name: str) -> Iterator[None]:
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # The store's fault, not the file's; Arrow's own have no number.
-        raise DamagedListing(
-            f"{name} of --out is damaged. `cifar-ray verify DEST --repair` moves it away; the same "
-            "command then lists those images again."
-        ) from error
+        raise _damaged(name, "damaged") from error
+
+
+def _damaged(name: str, what: str) -> DamagedListing:
+    return DamagedListing(
+        f"{name} of --out is {what}. `cifar-ray verify DEST --repair` moves away what is not good; "
+        "the same command then lists those images again."
+    )
+
+
+def _first_gap(names: Sequence[ShardName]) -> ShardName | None:
+    """Return the first shard that is missing before the last one."""
+    for number, name in enumerate(names):
+        if name.number != number:
+            return ShardName(name.range_number, number)
+    return None
 
 
 @dataclass(slots=True)

@@ -26,9 +26,9 @@ from cifar_ray.prediction.manifest import Manifest
 from cifar_ray.prediction.part import read_footer
 from cifar_ray.prediction.plan import Plan
 from cifar_ray.prediction.receipt import Receipt, read_receipt, seal
-from cifar_ray.prediction.report import Speed, write_report
+from cifar_ray.prediction.report import Speed, report_page
 from cifar_ray.prediction.row import OK
-from cifar_ray.prediction.sealing import draw_up, outdated_parts, unfit_parts
+from cifar_ray.prediction.sealing import draw_up, is_fit, outdated_parts, unfit_parts
 from cifar_ray.prediction.shards import RunShards
 from cifar_ray.prediction.suitability import doubt_warning
 from cifar_ray.prediction.update import apply_update
@@ -86,8 +86,17 @@ def sealed_receipt(plan: Plan) -> Receipt | None:
     return receipt
 
 
-def label(plan: Plan, engine: Engine, max_failure_rate: float, display: Display) -> Receipt:
+def label(
+    plan: Plan,
+    engine: Engine,
+    max_failure_rate: float,
+    display: Display,
+    still_ours: Callable[[], None] = lambda: None,
+) -> Receipt:
     """Label all that is not labelled yet, and seal the run.
+
+    `still_ours` is called before a file of the run is replaced or deleted; it raises if another run
+    has taken over DEST while this process was paused.
 
     Raises `TooManyFailures` as soon as the failure rate is surely over its limit, and at the end
     (with the run sealed) if it is over it at all.
@@ -115,11 +124,16 @@ def label(plan: Plan, engine: Engine, max_failure_rate: float, display: Display)
             break
         # A part that somebody damaged or swapped is done again, as one that is missing.
         for shard in unfit:
-            store.delete(LabellingRun.part(shard))
+            still_ours()
+            if not is_fit(store, record, manifest, shard):
+                store.delete(LabellingRun.part(shard))
+    still_ours()
     spec, speed = plan.bundle.spec, progress.speed()
-    receipt = draw_up(store, record, manifest, spec)
+    receipt = draw_up(store, record, manifest, spec, still_ours)
     store.delete(LabellingRun.MARKS)
-    write_report(store, plan.source, record, spec, receipt, speed)
+    page = report_page(store, plan.source, record, spec, receipt, speed)
+    still_ours()
+    store.write(LabellingRun.REPORT, page)
     receipt = seal(store, _with_forecast(receipt, plan, progress, speed))
     refuse_failures(receipt, max_failure_rate)
     return receipt

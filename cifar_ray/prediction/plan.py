@@ -22,6 +22,7 @@ from cifar_ray.errors import InputError, printable
 from cifar_ray.models.backends import resolve_execution
 from cifar_ray.models.bundle import Bundle
 from cifar_ray.models.opening import open_bundle
+from cifar_ray.prediction.history import finish_moves
 from cifar_ray.prediction.row import refuse_taken_names
 from cifar_ray.prediction.run_bundle import store_bundle
 from cifar_ray.prediction.sources import (
@@ -57,6 +58,7 @@ OWN_NAMES = (
     LabellingRun.TEMPORARY,
     LabellingRun.HISTORY,
     LabellingRun.MARKS,
+    LabellingRun.MOVES,
     LabellingRun.UPDATE,
     LabellingRun.RECORD,
 )
@@ -134,6 +136,7 @@ def settle(prepared: Prepared) -> Plan:
     request, store, bundle = prepared.request, prepared.store, prepared.bundle
     existing = prepared.existing
     if existing is not None:
+        finish_moves(store)
         # The ranges are those of the record: shards are numbered within them.
         if not store.names(LabellingRun.BUNDLE):
             store_bundle(store, bundle)  # `verify --repair` has moved a damaged copy away.

@@ -10,11 +10,16 @@ from cifar_ray.runs import LabellingRun
 
 
 def renew(
-    plan: Plan, reason: Reason, run: Callable[[], Receipt], say: Callable[[str], None]
+    plan: Plan,
+    reason: Reason,
+    run: Callable[[], Receipt],
+    say: Callable[[str], None],
+    still_ours: Callable[[], None] = lambda: None,
 ) -> Receipt:
     """Finish the run if it is open, open it again for `reason`, and finish that.
 
-    `run` labels and seals what is open; `say` is told what was found. Killed anywhere, the same
+    `run` labels and seals what is open; `say` is told what was found; `still_ours` is called before
+    the listing is replaced, and raises if DEST is another run's by now. Killed anywhere, the same
     call goes on.
     """
     sealed, latest = read_receipt(plan.store), last_reopening(plan.store)
@@ -22,7 +27,7 @@ def renew(
     if sealed is None and not going_on:
         sealed = run()
     if reason == "update" and not plan.store.exists(LabellingRun.UPDATE_COMPLETE):
-        changes = update_manifest(plan)
+        changes = update_manifest(plan, still_ours)
         say(
             f"{changes.new:,} new images, {changes.changed:,} changed, {changes.removed:,} removed."
         )

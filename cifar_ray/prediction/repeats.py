@@ -15,22 +15,18 @@ import numpy as np
 
 from cifar_ray.config.labelling import RunRecord
 from cifar_ray.prediction.manifest import Manifest
+from cifar_ray.runs import ShardName
 
 DIGEST = np.dtype([("high", "<u8"), ("low", "<u8")])
 NUM_FILES = 128
 """Open at a time; macOS allows 256."""
 
 
-def count_repeated(manifest: Manifest, record: RunRecord) -> int:
-    """Return how many rows have a key that an earlier row has too."""
+def count_repeated(manifest: Manifest, record: RunRecord, names: Iterable[ShardName]) -> int:
+    """Return how many rows of these shards have a key that an earlier row has too."""
     if record.source.ordered:
         return 0
-    keys = (
-        key
-        for name in manifest.all_existing(len(record.source.ranges))
-        for key in manifest.keys(name)
-    )
-    return num_repeated(keys)
+    return num_repeated(key for name in names for key in manifest.keys(name))
 
 
 def num_repeated(keys: Iterable[str]) -> int:

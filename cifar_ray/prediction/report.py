@@ -15,7 +15,6 @@ from cifar_ray.prediction.receipt import Receipt
 from cifar_ray.prediction.sources import Source
 from cifar_ray.prediction.tally import NUM_BINS, Place, Tally, tally_failures, tally_rows
 from cifar_ray.prediction.thumbnails import Picture, pictures
-from cifar_ray.runs import LabellingRun
 from cifar_ray.storage import Store
 
 TEMPLATE = "report.html.jinja"
@@ -53,21 +52,21 @@ class Sheet:
     pictures: list[Picture]
 
 
-def write_report(
+def report_page(
     store: Store,
     source: Source,
     record: RunRecord,
     spec: BundleSpec,
     receipt: Receipt,
     speed: Speed,
-) -> None:
-    """Write the page."""
+) -> bytes:
+    """Return the page."""
     tally = tally_rows(store, len(spec.labels))
     show = partial(
         pictures, store, Manifest(store, record.config.images_per_shard), source.fetcher()
     )
     sheets, doubtful = _contact_sheet(show, tally, spec)
-    page = (
+    page: str = (
         page_environment("cifar_ray.prediction")
         .get_template(TEMPLATE)
         .render(
@@ -88,7 +87,7 @@ def write_report(
             stages=bars(speed.stage_seconds, MAX_BARS),
         )
     )
-    store.write(LabellingRun.REPORT, page.encode())
+    return page.encode()
 
 
 def bars(numbers: Mapping[str, float], limit: int) -> list[Bar]:

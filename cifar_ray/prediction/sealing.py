@@ -2,11 +2,12 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -96,6 +97,13 @@ def unfit_parts(store: Store, record: RunRecord, manifest: Manifest) -> list[Sha
     return unfit + sorted(strangers)
 
 
+def is_fit(store: Store, record: RunRecord, manifest: Manifest, name: ShardName) -> bool:
+    """Tell whether a shard has a part that can be sealed."""
+    if not store.exists(LabellingRun.manifest_chunk(name)):
+        return False
+    return _fit_footer(store, record.digest, manifest, name) is not None
+
+
 def outdated_parts(
     store: Store, record: RunRecord, manifest: Manifest, reopening: Reopening
 ) -> frozenset[ShardName]:
@@ -131,33 +139,42 @@ def _fit_footer(
     return (counts, footer) if fits(footer, record_digest, name, counts) else None
 
 
-def draw_up(store: Store, record: RunRecord, manifest: Manifest, spec: BundleSpec) -> Receipt:
+def draw_up(
+    store: Store,
+    record: RunRecord,
+    manifest: Manifest,
+    spec: BundleSpec,
+    still_ours: Callable[[], None] = lambda: None,
+) -> Receipt:
     """Write `_parts.parquet` and `failures.parquet`; return the receipt, which seals nothing yet.
 
-    Raises `CifarRayError` if the numbers do not add up; every part must be fit.
+    Raises `CifarRayError` if the numbers do not add up; every part must be fit. `still_ours` is
+    called before a file takes its place, and raises if DEST is another run's by now.
     """
     sums = _Sums()
     failed_parts: list[ShardName] = []
     rows = _index_rows(store, record, manifest, sums, failed_parts)
-    with (
-        store.staged(LabellingRun.PARTS_INDEX) as path,
-        pq.ParquetWriter(path, INDEX_SCHEMA) as out,
-    ):
-        while batch := list(islice(rows, INDEX_BATCH)):
-            out.write_batch(pa.RecordBatch.from_pylist(batch, schema=INDEX_SCHEMA))
+    with store.staged(LabellingRun.PARTS_INDEX) as path:
+        with pq.ParquetWriter(path, INDEX_SCHEMA) as out:
+            while batch := list(islice(rows, INDEX_BATCH)):
+                out.write_batch(pa.RecordBatch.from_pylist(batch, schema=INDEX_SCHEMA))
+        still_ours()
     for range_number in range(len(record.source.ranges)):
         end = manifest.range_end(range_number)
         if end is None:
             raise CifarRayError(f"Range {range_number} is not listed to its end.")
         sums.found += end.found
         sums.skipped.update(end.skipped)
-    _write_failures(store, record, failed_parts)
+    with store.staged(LabellingRun.FAILURES) as path:
+        _write_failures(path, store, record, failed_parts)
+        still_ours()
     receipt = _receipt(store, record, sums)
     warning = doubt_warning(store, sums.first, record, spec) if sums.first else None
+    names = manifest.all_existing(len(record.source.ranges))
     return receipt.model_copy(
         update={
             "ends_digest": manifest.ends_digest(len(record.source.ranges)),
-            "repeated": count_repeated(manifest, record),
+            "repeated": count_repeated(manifest, record, names),
             "warnings": (*record.warnings, *([warning] if warning else [])),
         }
     )
@@ -195,9 +212,9 @@ def _index_rows(
         }
 
 
-def _write_failures(store: Store, record: RunRecord, parts: list[ShardName]) -> None:
+def _write_failures(path: Path, store: Store, record: RunRecord, parts: list[ShardName]) -> None:
     schema = row_schema(record.config, record.source.carried)
-    with store.staged(LabellingRun.FAILURES) as path, pq.ParquetWriter(path, schema) as out:
+    with pq.ParquetWriter(path, schema) as out:
         for name in parts:
             with store.open(LabellingRun.part(name)) as file:
                 table = pq.read_table(file)

@@ -99,6 +99,41 @@ def look_at_shard(
     return ShardLook(counts, footer, _hex(chunk_bytes), first, last, differences)
 
 
+def look_at_open_shard(
+    store: Store, record_digest: str, manifest: Manifest, name: ShardName
+) -> ShardLook:
+    """Hold a part against its chunk, in a run that is not sealed.
+
+    A part that is missing, out of date or another's is no difference: the run does it again.
+    """
+    chunk_bytes = _read(store, LabellingRun.manifest_chunk(name))
+    chunk = _table(chunk_bytes, CHUNK_COLUMNS)
+    missing = "its listing is missing" if chunk_bytes is None else "its listing is damaged"
+    bad_chunk = ShardLook(
+        None, None, _hex(chunk_bytes), None, None, [Difference(str(name), missing, chunk=name)]
+    )
+    if chunk is None:
+        return bad_chunk
+    try:
+        counts = manifest.counts(name)
+        if entries_digest(manifest.entries(name)) != counts.digest:
+            return bad_chunk
+    except DamagedListing:
+        return bad_chunk
+    footer = read_footer(store, name)
+    if footer is None or not fits(footer, record_digest, name, counts):
+        return ShardLook(counts, None, _hex(chunk_bytes), None, None, [])
+    part_file = LabellingRun.part(name)
+    part = _table(_read(store, part_file), PART_COLUMNS)
+    wrong = (
+        "its part is damaged"
+        if part is None
+        else _contents(name, record_digest, manifest, counts, chunk, part, footer)
+    )
+    differences = [] if wrong is None else [Difference(str(name), wrong, part=part_file)]
+    return ShardLook(counts, footer, _hex(chunk_bytes), None, None, differences)
+
+
 def _contents(
     name: ShardName,
     record_digest: str,

@@ -9,6 +9,7 @@ from cifar_ray.prediction.manifest import Manifest, shard_size
 from cifar_ray.prediction.part import committed
 from cifar_ray.prediction.plan import Plan
 from cifar_ray.prediction.sources import open_source
+from cifar_ray.prediction.sources.control import ControlledListing
 from cifar_ray.runs import ShardName
 from cifar_ray.storage import open_store
 
@@ -62,7 +63,7 @@ class RunShards:
         size = self.record.config.images_per_shard
         manifest = Manifest(open_store(self.destination), size, self.record.source.carried)
         listing = open_source(self.source, self.record.config).listing(number)
-        for name in manifest.shards(number, listing):
+        for name in manifest.shards(number, ControlledListing(listing, self.source)):
             yield ListedShard(name, shard_size(name, size), name in self.done)
 
     def only(self, number: int) -> Self:

@@ -24,7 +24,7 @@ from cifar_ray.prediction.events import WorkerError, from_line
 from cifar_ray.prediction.gauge import Round
 from cifar_ray.prediction.manifest import Manifest, RangeEnd, chunk_bytes, range_end_bytes
 from cifar_ray.prediction.plan import Plan, Prepared, Request, settle
-from cifar_ray.prediction.report import Speed, write_report
+from cifar_ray.prediction.report import Speed, report_page
 from cifar_ray.prediction.sealing import draw_up, unfit_parts
 from cifar_ray.prediction.sources import Entry
 from cifar_ray.runs import LabellingRun, ShardName
@@ -131,7 +131,8 @@ def _seal(plan: Plan) -> Cost:
     assert not unfit, f"the trial has written every part, but for {unfit}"
     receipt = draw_up(plan.store, plan.record, manifest, plan.bundle.spec)
     nothing = Speed(0, 0, 0.0, {})
-    write_report(plan.store, plan.source, plan.record, plan.bundle.spec, receipt, nothing)
+    page = report_page(plan.store, plan.source, plan.record, plan.bundle.spec, receipt, nothing)
+    plan.store.write(LabellingRun.REPORT, page)
     return Cost(time.process_time() - cpu_started, time.perf_counter() - started)
 
 

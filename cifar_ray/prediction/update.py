@@ -14,9 +14,10 @@ order of keys, so that the manifest is a few sorted runs that are merged as they
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cifar_ray.errors import InputError
+from cifar_ray.errors import InputError, StoreUnavailable, printable
 from cifar_ray.prediction.history import Reopening, last_reopening, reopen
 from cifar_ray.prediction.key_order import Listed, in_key_order
 from cifar_ray.prediction.manifest import (
@@ -28,6 +29,7 @@ from cifar_ray.prediction.manifest import (
 )
 from cifar_ray.prediction.plan import Plan
 from cifar_ray.prediction.sources import Entry, Skipped
+from cifar_ray.prediction.sources.control import ControlledListing, check_removed, check_source
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
 
@@ -41,10 +43,11 @@ class Changes:
     removed: int = 0
 
 
-def update_manifest(plan: Plan) -> Changes:
+def update_manifest(plan: Plan, still_ours: Callable[[], None]) -> Changes:
     """Compare the source with the manifest of a sealed run, and bring the manifest up to date.
 
-    Raises `InputError` for a run that cannot be brought up to date. DEST's lease is held.
+    Raises `InputError` for a run that cannot be brought up to date, `StoreUnavailable` if the
+    source has no image left. DEST's lease is held.
     """
     record, store = plan.record, plan.store
     if not record.source.ordered:
@@ -56,15 +59,32 @@ def update_manifest(plan: Plan) -> Changes:
         raise InputError(
             "--update needs a run over all of the source, without --limit or --sample."
         )
+    _refuse_nothing(plan)
     reopening = reopen(store, "update")
     store.delete(LabellingRun.UPDATE)
     manifest = Manifest(store, record.config.images_per_shard)
     changes = Changes()
     for range_number in range(len(record.source.ranges)):
-        _Comparison(plan, manifest, range_number, reopening.number, changes).run()
+        _Comparison(plan, manifest, range_number, changes).run()
+    still_ours()
     store.write(LabellingRun.UPDATE_COMPLETE, json.dumps({"reopening": reopening.number}).encode())
     apply_update(store)
     return changes
+
+
+def _refuse_nothing(plan: Plan) -> None:
+    """Raise `StoreUnavailable` if all images are gone: that is an unplugged disk, not an update."""
+    reference = plan.source.reference
+    check_source(reference)
+    for range_number in range(len(reference.ranges)):
+        for item in plan.source.listing(range_number).entries(None):
+            if isinstance(item, Entry):
+                return
+    raise StoreUnavailable(
+        f"SOURCE {printable(reference.uri)} holds no image any more, so that --update would drop "
+        "every row of the run. Bring the images back and give the same command again. If all of "
+        f"them were meant to go, delete {printable(plan.store.uri)}: nothing would be left in it."
+    )
 
 
 def apply_update(store: Store) -> None:
@@ -87,16 +107,16 @@ def _replace(store: Store, reopening: Reopening, staged: str, name: str) -> None
 class _Comparison:
     """One range's listing beside its manifest."""
 
-    def __init__(
-        self, plan: Plan, manifest: Manifest, range_number: int, generation: int, changes: Changes
-    ) -> None:
+    def __init__(self, plan: Plan, manifest: Manifest, range_number: int, changes: Changes) -> None:
         self.store = plan.store
         self.manifest = manifest
-        self.listing = plan.source.listing(range_number)
+        self.listing = ControlledListing(plan.source.listing(range_number), plan.source.reference)
         self.range_number = range_number
-        self.generation = generation
         self.changes = changes
         self.names = manifest.existing(range_number)
+        # Not the reopening's number: an update may be given again before its first one is sealed.
+        last = manifest.counts(self.names[-1]).generation if self.names else 0
+        self.generation = last + 1
         self.following = ShardName(range_number, self.names[-1].number + 1 if self.names else 0)
         self.new: list[Entry] = []
         self.now: dict[ShardName, list[Entry]] = {}
@@ -140,6 +160,7 @@ class _Comparison:
         self.now.setdefault(there.shard, []).append(item if changed else there.entry)
 
     def _removed(self, there: Listed) -> None:
+        check_removed(self.listing.reference, there.entry)
         self.changes.removed += 1
         self.touched.add(there.shard)
         self.now.setdefault(there.shard, [])

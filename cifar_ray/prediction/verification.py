@@ -21,14 +21,20 @@ import pyarrow.parquet as pq
 
 from cifar_ray.config.labelling import RunRecord
 from cifar_ray.errors import InputError, Unfinished, printable
-from cifar_ray.prediction.key_order import Listed, in_key_order
+from cifar_ray.prediction.key_order import repeated_keys
 from cifar_ray.prediction.manifest import DamagedListing, Manifest
 from cifar_ray.prediction.parallel import in_parallel
 from cifar_ray.prediction.plan import read_record
 from cifar_ray.prediction.receipt import Receipt, read_receipt
 from cifar_ray.prediction.repeats import count_repeated
 from cifar_ray.prediction.row import OK
-from cifar_ray.prediction.shard_check import Difference, Sealed, ShardLook, look_at_shard
+from cifar_ray.prediction.shard_check import (
+    Difference,
+    Sealed,
+    ShardLook,
+    look_at_open_shard,
+    look_at_shard,
+)
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
 from cifar_ray.storage.digests import file_digest
@@ -52,6 +58,8 @@ class _Sums:
     found: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     skipped: int = 0
+    readable: list[ShardName] = field(default_factory=list)
+    """Shards whose listing is good."""
     manifest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
     def add(self, name: ShardName, look: ShardLook) -> None:
@@ -65,10 +73,11 @@ class _Sums:
         self.manifest.update(f"{name} {look.chunk_sha256}\n".encode())
 
 
-def verify(store: Store, on_shard: Callable[[int], None]) -> Verified:
+def verify(store: Store, on_shard: Callable[[int], None], open_too: bool = False) -> Verified:
     """Look at everything in DEST; `on_shard` is told how many rows each shard has.
 
-    Raises `InputError` where there is no run, `Unfinished` for one that is not sealed.
+    Raises `InputError` where there is no run, `Unfinished` for one that is not sealed; with
+    `open_too`, for which its lease is to be held, what is there of that is looked at.
     """
     record = read_record(store)
     if record is None:
@@ -78,19 +87,51 @@ def verify(store: Store, on_shard: Callable[[int], None]) -> Verified:
     except InputError:
         damaged = Difference(LabellingRun.RECEIPT, "is damaged, or of another version")
         return Verified(record, None, 0, 0, (damaged,))
+    manifest = Manifest(store, record.config.images_per_shard)
+    numbers = range(len(record.source.ranges))
+    listed = {name for number in numbers for name in manifest.existing(number)}
     if receipt is None:
+        if open_too:
+            return _verify_open(manifest, listed, record, on_shard)
         raise Unfinished(
             f"{printable(store.uri)} is not sealed: the run is still going on, or was interrupted. "
             "Give the predict command again to finish it."
         )
     differences = list(_files(store, record, receipt))
-    manifest = Manifest(store, record.config.images_per_shard)
-    listed = set(manifest.all_existing(len(record.source.ranges)))
     sums = _Sums()
     differences += _shards(manifest, listed, record, receipt, sums, on_shard)
     differences += _strangers(store, listed)
     differences += _totals(manifest, record, receipt, sums)
     return Verified(record, receipt, sums.rows, sums.parts, tuple(differences))
+
+
+def _verify_open(
+    manifest: Manifest, listed: set[ShardName], record: RunRecord, on_shard: Callable[[int], None]
+) -> Verified:
+    """Look at what is there of a run that is not sealed: none of it may be damaged."""
+    last = {name.range_number: name.number for name in sorted(listed)}
+    expected = [ShardName(number, at) for number in last for at in range(last[number] + 1)]
+    differences = [
+        Difference(LabellingRun.range_end(number), "is damaged", range_end=number)
+        for number in range(len(record.source.ranges))
+        if _is_damaged(manifest, number)
+    ]
+    look_at = partial(look_at_open_shard, manifest.store, record.digest, manifest)
+    rows = parts = 0
+    for _, look in in_parallel(look_at, expected):
+        differences += look.differences
+        if look.footer is not None:
+            rows, parts = rows + look.footer.rows, parts + 1
+            on_shard(look.footer.rows)
+    return Verified(record, None, rows, parts, tuple(differences))
+
+
+def _is_damaged(manifest: Manifest, range_number: int) -> bool:
+    try:
+        manifest.range_end(range_number)
+    except DamagedListing:
+        return True
+    return False
 
 
 def _files(store: Store, record: RunRecord, receipt: Receipt) -> Iterator[Difference]:
@@ -123,6 +164,8 @@ def _shards(
         sums.add(name, look)
         on_shard(look.footer.rows if look.footer else 0)
         yield from look.differences
+        if all(found.chunk is None for found in look.differences):
+            sums.readable.append(name)
         if record.source.ordered and look.counts and look.first_key and look.last_key:
             # Each update lists its own images in order.
             earlier = before.get(look.counts.generation)
@@ -131,17 +174,10 @@ def _shards(
                 yield Difference(str(name), what, chunk=name)
             before[look.counts.generation] = look.last_key.encode()
     if len(before) > 1:
-        yield from _repeated(manifest, sorted(listed))
-
-
-def _repeated(manifest: Manifest, names: list[ShardName]) -> Iterator[Difference]:
-    """Yield keys that two shards have, of a run that was updated."""
-    last: Listed | None = None
-    for listed in in_key_order(manifest, names):
-        if last is not None and listed.entry.key == last.entry.key:
-            what = f"has a key that shard {last.shard} has too: {printable(listed.entry.key)}"
-            yield Difference(str(listed.shard), what, chunk=listed.shard)
-        last = listed
+        for one, other in repeated_keys(manifest, sums.readable):
+            key = printable(other.entry.key)
+            what = f"has a key that shard {one.shard} has too: {key}"
+            yield Difference(str(other.shard), what, chunk=other.shard)
 
 
 def _index(store: Store, receipt: Receipt) -> dict[ShardName, Sealed]:
@@ -179,7 +215,7 @@ def _totals(
         "listed": sums.rows,
         "ok": sums.statuses[OK],
         "parts": sums.parts,
-        "repeated": count_repeated(manifest, record),
+        "repeated": count_repeated(manifest, record, sums.readable),
     }
     sealed = {
         "found": receipt.found,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cifar_ray.prediction.report import Speed, write_report
+from cifar_ray.prediction.report import Speed, report_page
+from cifar_ray.runs import LabellingRun
 from tests.browser.framed import look_at, served
 from tests.unit.prediction.finished_run import finish_run
 
@@ -38,7 +39,8 @@ def look(chromium: str, drawn_images: Path, tmp_path: Path) -> Iterator[Look]:
     (drawn_images / "notes.txt").touch()
     run = finish_run(drawn_images, tmp_path / "out", warnings=("A warning. " * 20, hostile))
     speed = Speed(images=27, image_bytes=10**6, seconds=2.0, stage_seconds={"model": 1.0})
-    write_report(run.store, run.source, run.record, run.spec, run.receipt, speed)
+    page = report_page(run.store, run.source, run.record, run.spec, run.receipt, speed)
+    run.store.write(LabellingRun.REPORT, page)
     with served(run.store.root) as url:
         yield partial(look_at, chromium, run.store.root, url, LOOK)
 

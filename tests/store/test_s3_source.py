@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cifar_ray.config.labelling import LabellingConfig, SourceReference
 from cifar_ray.errors import InputError, StoreUnavailable
 from cifar_ray.prediction.sources import Entry, Skipped, find_source, open_source
+from cifar_ray.prediction.sources.control import ControlledListing
 from cifar_ray.prediction.sources.s3 import S3Listing
 from cifar_ray.prediction.sources.s3_ranges import MAX_RANGES, find_ranges
 from cifar_ray.storage import S3Address
@@ -94,6 +95,19 @@ def test_a_place_is_a_folder_and_not_the_beginning_of_names(prefix: str, client:
     entries = [item for item in source.listing(0).entries(None) if isinstance(item, Entry)]
     assert [entry.key for entry in entries] == ["1.jpg"]
     assert source.uri(entries[0]) == f"s3://{BUCKET}/{prefix}cat/1.jpg"
+
+
+def test_a_prefix_that_a_run_has_listed_and_that_is_empty_now_is_a_fault_of_the_store(
+    prefix: str, client: Any
+) -> None:
+    put(client, prefix, "a.jpg", "b.jpg")
+    reference = SourceReference(kind="s3", uri=address_of(prefix).uri, ranges=("", "a.jpg"))
+    listing = ControlledListing(open_source(reference, CONFIG).listing(1), reference)
+    client.delete_object(Bucket=BUCKET, Key=f"{prefix}b.jpg")
+    assert list(listing.entries(None)) == []  # A range may be; the place is not.
+    client.delete_object(Bucket=BUCKET, Key=f"{prefix}a.jpg")
+    with pytest.raises(StoreUnavailable, match="is empty"):
+        list(listing.entries(None))
 
 
 def test_nothing_to_label_is_an_error_of_the_input(place: str, prefix: str, client: Any) -> None:

@@ -82,6 +82,7 @@ class FolderListing:
                 if isinstance(item, Entry) and item.version == GONE:
                     self._check(root)
                 yield item
+            self._check(root)
         except InputError:
             self._check(root)
             raise

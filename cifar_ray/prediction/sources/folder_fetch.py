@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cifar_ray.errors import ImageFault, StoreUnavailable
+from cifar_ray.errors import ImageFault, StoreUnavailable, printable
 from cifar_ray.prediction.sources.base import MAX_IMAGE_BYTES, Entry, TransientFault
 
 RETRY_DELAYS_S = (0.05, 0.2, 1.0)
@@ -73,7 +73,7 @@ class FolderFetcher:
         try:
             data = read_with_retries(lambda: self._read(path, entry))
         except OSError as error:
-            raise self._permanent(error) from None
+            raise self._permanent(error, below) from None
         if data is None:
             self.check()
             raise TransientFault
@@ -94,9 +94,10 @@ class FolderFetcher:
         finally:
             os.close(descriptor)
 
-    def _permanent(self, error: OSError) -> ImageFault:
+    def _permanent(self, error: OSError, below: bytes) -> ImageFault:
         self.check()
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            self.check_folder_of(below)
             return ImageFault("not_found", "listed, but not there when it was read")
         if error.errno in (errno.EACCES, errno.EPERM):
             return ImageFault("denied", "the store denies reading it")
@@ -113,6 +114,23 @@ class FolderFetcher:
                 "No image is blamed for it; bring it back and give the same command again."
             )
 
+    def check_folder_of(self, below: bytes) -> None:
+        """Do a control read of a missing image's folder; `StoreUnavailable` if a disk was there.
+
+        A disk that was mounted below the root leaves an empty folder behind, one that was linked a
+        link that leads nowhere. A folder that somebody deleted leaves neither.
+        """
+        folder = self.root
+        for name in below.split(b"/")[:-1]:
+            deeper = os.path.join(folder, name)
+            if not os.path.isdir(deeper):
+                if os.path.islink(deeper):
+                    raise _unplugged(deeper, "is a link that leads nowhere")
+                break
+            folder = deeper
+        if _is_empty(folder):
+            raise _unplugged(folder, "is empty")
+
     def _device(self) -> int | None:
         try:
             with os.scandir(self.root) as scan:
@@ -121,3 +139,19 @@ class FolderFetcher:
             return os.stat(self.root).st_dev
         except OSError:
             return None
+
+
+def _is_empty(folder: bytes) -> bool:
+    try:
+        with os.scandir(folder) as scan:
+            return next(scan, None) is None
+    except OSError:
+        return False  # One that may not be listed is there.
+
+
+def _unplugged(folder: bytes, what: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"The folder {printable(os.fsdecode(folder))} {what}, as an unplugged disk leaves it. No "
+        "image is blamed for it; bring it back and give the same command again. If its images were "
+        "meant to go, delete it as well."
+    )

@@ -134,3 +134,24 @@ def test_a_driver_that_was_overtaken_notices(
         paused.check()
     paused.release()
     assert holder(store) == successor
+
+
+def test_a_driver_that_wakes_beside_a_third_run_does_not_take_its_lease_for_its_own(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "STANDSTILL_S", 0.0)
+    monkeypatch.setattr(lease, "BEAT_INTERVAL_S", 100.0)
+    store.write(LabellingRun.lease(1), elsewhere().to_bytes())
+    paused = lease.Lease(store, 1, elsewhere())
+    acquire(store).release()
+    third = acquire(store)
+    with pytest.raises(Unfinished, match="taken over"):
+        paused.confirm()
+    paused.lost = False
+    paused.release()
+    found = holder(store)
+    assert found is not None
+    assert found.owner == third.record.owner
+    third.confirm()
+    third.release()
+    assert holder(store) is None

@@ -86,6 +86,17 @@ def test_a_chunk_that_another_run_listed_first_holds_and_the_listing_goes_on_fro
     assert len(keys) == len(set(keys)) == 30
 
 
+def test_a_listing_that_was_paused_adds_nothing_to_a_range_that_another_run_has_finished(
+    tmp_path: Path,
+) -> None:
+    store = FolderStore(tmp_path)
+    paused = Manifest(store, 10).shards(0, Listing(40))
+    next(paused)
+    finished = list(Manifest(store, 10).shards(0, Listing(25)))
+    assert list(paused) == finished[1:]
+    assert Manifest(store, 10).existing(0) == finished
+
+
 def test_a_finished_range_is_not_listed_again(tmp_path: Path) -> None:
     manifest = Manifest(FolderStore(tmp_path), 16)
     names = list(manifest.shards(0, Listing(40)))

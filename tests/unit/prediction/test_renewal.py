@@ -9,7 +9,7 @@ import pytest
 
 from cifar_ray.config.execution import ExecutionRequest
 from cifar_ray.config.labelling import LabellingConfig
-from cifar_ray.errors import InputError
+from cifar_ray.errors import InputError, StoreUnavailable
 from cifar_ray.prediction.engine import RunEvent
 from cifar_ray.prediction.events import ShardDone
 from cifar_ray.prediction.history import last_reopening
@@ -18,7 +18,8 @@ from cifar_ray.prediction.pipeline import label
 from cifar_ray.prediction.plan import Request, make_plan
 from cifar_ray.prediction.receipt import Receipt
 from cifar_ray.prediction.renewal import renew
-from cifar_ray.prediction.verification import verify
+from cifar_ray.prediction.repair import repair
+from cifar_ray.prediction.verification import Verified, verify
 from cifar_ray.storage import FolderStore
 from tests.drawing import draw_folder
 
@@ -83,8 +84,12 @@ def rows(base: Path) -> dict[str, dict]:
     return by_key
 
 
+def look(base: Path) -> Verified:
+    return verify(FolderStore(base / "out"), lambda rows: None)
+
+
 def assert_whole(base: Path) -> None:
-    assert verify(FolderStore(base / "out"), lambda rows: None).differences == ()
+    assert look(base).differences == ()
 
 
 def pictures(base: Path) -> list[Path]:
@@ -243,3 +248,62 @@ def test_a_partial_run_cannot_be_updated(base: Path) -> None:
     go(base, config=config)
     with pytest.raises(InputError, match="--limit"):
         go(base, "update", config=config)
+
+
+def test_an_update_over_an_unplugged_disk_drops_nothing(base: Path, tmp_path: Path) -> None:
+    before = rows(base)
+    images = base / "images"
+    images.rename(tmp_path / "away")
+    images.mkdir()
+    with pytest.raises(StoreUnavailable, match="gone or empty"):
+        go(base, "update")
+    (images / "read-me.txt").write_text("Mount the disk here.")
+    with pytest.raises(StoreUnavailable, match="no image any more"):
+        go(base, "update")
+    shutil.copytree(tmp_path / "away", images, dirs_exist_ok=True)
+    shutil.rmtree(images / "b" / "c")
+    (images / "b" / "c").mkdir()  # A disk of its own.
+    with pytest.raises(StoreUnavailable, match="b/c is empty"):
+        go(base, "update")
+    assert rows(base) == before
+    (images / "b" / "c").rmdir()
+    (images / "b").rmdir()
+    go(base, "update")
+    assert set(rows(base)) == {key for key in before if not key.startswith("b/")}
+    assert_whole(base)
+
+
+@pytest.mark.parametrize("number", [1, 5])
+def test_an_updated_run_has_all_its_images_after_a_repair_of_its_listing(
+    base: Path, number: int
+) -> None:
+    change(base)
+    go(base, "update")
+    before = rows(base)
+    chunk = base / "out" / "_manifest" / f"shard-0000-{number:07d}.parquet"
+    chunk.write_bytes(chunk.read_bytes()[:-20])
+    repair(FolderStore(base / "out"), look(base))
+    go(base)
+    after = rows(base)
+    assert set(after) == set(before)
+    assert {key: row["label"] for key, row in after.items()} == {
+        key: row["label"] for key, row in before.items()
+    }
+    assert_whole(base)
+
+
+def test_an_update_that_is_given_again_over_still_newer_images_keeps_the_order_of_keys(
+    base: Path,
+) -> None:
+    change(base)
+    with pytest.raises(KeyboardInterrupt):
+        go(base, "update", interrupt_after=1)
+    for number, path in enumerate(pictures(base)[:5]):
+        newer = base / "images" / "a-before-all" / f"{number}{path.suffix}"
+        newer.parent.mkdir(exist_ok=True)
+        shutil.copy(path, newer)
+    go(base, "update")
+    assert_whole(base)
+    said: list[str] = []
+    go(base, "update", said.append)
+    assert said == ["0 new images, 0 changed, 0 removed."]

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from cifar_ray.errors import printable
-from cifar_ray.prediction.report import Speed, bars, write_report
+from cifar_ray.prediction.report import Speed, bars, report_page
 from cifar_ray.prediction.tally import (
     BATCH_ROWS,
     EXAMPLES_A_LABEL,
@@ -26,6 +26,7 @@ from cifar_ray.prediction.tally import (
     tally_failures,
     tally_rows,
 )
+from cifar_ray.runs import LabellingRun
 from tests.unit.prediction.finished_run import LABELS, FinishedRun, finish_run
 
 SPEED = Speed(images=24, image_bytes=3_000_000, seconds=2.0, stage_seconds={"model": 1.5})
@@ -62,7 +63,8 @@ class Page(HTMLParser):
 
 
 def write(run: FinishedRun, speed: Speed = SPEED) -> Page:
-    write_report(run.store, run.source, run.record, run.spec, run.receipt, speed)
+    page = report_page(run.store, run.source, run.record, run.spec, run.receipt, speed)
+    run.store.write(LabellingRun.REPORT, page)
     return Page((run.store.root / "report.html").read_text(encoding="utf-8"))
 
 

@@ -1,10 +1,15 @@
 """Where the listing runs: in any process, any number of times, the same shards."""
 
 import pickle
+import shutil
+from itertools import islice
 from pathlib import Path
+
+import pytest
 
 from cifar_ray.config.execution import ExecutionRequest
 from cifar_ray.config.labelling import LabellingConfig
+from cifar_ray.errors import StoreUnavailable
 from cifar_ray.prediction.events import Listed
 from cifar_ray.prediction.plan import Plan, Request, make_plan
 from cifar_ray.prediction.shards import ListedShard, RunShards
@@ -37,3 +42,25 @@ def test_a_listing_that_is_repeated_elsewhere_gives_the_same_whatever_was_done_m
 def test_what_is_listed_is_counted_apart_from_what_an_earlier_run_did() -> None:
     listed = Listed().plus(128, done=False).plus(128, done=True).plus(512, done=False)
     assert listed == Listed(shards=2, images=640, shards_before=1, images_before=128)
+
+
+@pytest.mark.parametrize("listed_before", [0, 1])
+def test_a_listing_goes_on_when_the_disk_is_back_and_never_ends_while_it_is_away(
+    drawn_images: Path, tmp_path: Path, listed_before: int
+) -> None:
+    images, away = tmp_path / "images", tmp_path / "away"
+    shutil.copytree(drawn_images, images)
+    plan = plan_of(images, tmp_path / "out")
+    before = list(islice(RunShards.of(plan), listed_before))
+    images.rename(away)
+    with pytest.raises(StoreUnavailable, match="gone or empty"):
+        list(RunShards.of(plan))
+    images.mkdir()  # The mount point of an unplugged disk.
+    with pytest.raises(StoreUnavailable, match="gone or empty"):
+        list(RunShards.of(plan))
+    assert not plan.store.exists(LabellingRun.range_end(0))
+    images.rmdir()
+    away.rename(images)
+    listed = list(RunShards.of(plan))
+    assert listed[:listed_before] == before
+    assert len(listed) == 3

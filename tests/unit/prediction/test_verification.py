@@ -13,10 +13,13 @@ from cifar_ray.config.execution import ExecutionRequest
 from cifar_ray.config.labelling import LabellingConfig
 from cifar_ray.errors import InputError, Unfinished
 from cifar_ray.prediction.local import LocalEngine
+from cifar_ray.prediction.manifest import DamagedListing, Manifest
 from cifar_ray.prediction.pipeline import label
-from cifar_ray.prediction.plan import Request, make_plan
-from cifar_ray.prediction.repair import repair
+from cifar_ray.prediction.plan import Plan, Request, make_plan
+from cifar_ray.prediction.repair import finish_begun, repair
 from cifar_ray.prediction.replay import replay
+from cifar_ray.prediction.sealing import unfit_parts
+from cifar_ray.prediction.shards import RunShards
 from cifar_ray.prediction.sources import find_source
 from cifar_ray.prediction.verification import Verified, verify
 from cifar_ray.storage import FolderStore
@@ -34,9 +37,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(images: Path, out: Path) -> None:
+def plan_of(images: Path, out: Path) -> Plan:
     config = LabellingConfig(images_per_shard=SHARD)
-    plan = make_plan(Request(str(images), str(out), None, None, config, ExecutionRequest()))
+    return make_plan(Request(str(images), str(out), None, None, config, ExecutionRequest()))
+
+
+def run(images: Path, out: Path) -> None:
+    plan = plan_of(images, out)
     label(plan, LocalEngine(str(out), plan.source.reference, 1, 1.0), 1.0, lambda progress: None)
 
 
@@ -165,6 +172,85 @@ def test_repair_does_only_the_bad_part_again(images: Path, out: Path, sealed: Pa
     assert (out / PART.format(2)).read_bytes() == (sealed / PART.format(2)).read_bytes()
     kept = out / "_history" / "0001" / PART.format(2)
     assert kept.read_bytes() != (sealed / PART.format(2)).read_bytes()
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class MortalStore(FolderStore):
+    """Is killed after so many files were moved."""
+
+    def __init__(self, root: Path, moves_left: int) -> None:
+        super().__init__(root)
+        self.moves_left = moves_left
+
+    def move(self, name: str, to: str) -> None:
+        if not self.moves_left:
+            raise Killed
+        self.moves_left -= 1
+        super().move(name, to)
+
+
+def state(out: Path) -> dict[str, bytes]:
+    return {name: (out / name).read_bytes() for name in names_of(out)}
+
+
+@pytest.mark.parametrize("finish", ["predict", "verify --repair"])
+def test_a_repair_that_is_killed_anywhere_is_finished_before_anything_is_taken_for_good(
+    images: Path, out: Path, tmp_path: Path, finish: str
+) -> None:
+    flip(out / PART.format(1), 0.3)
+    (out / CHUNK.format(3)).write_bytes(b"")
+    verified = look(out)
+    whole = Path(shutil.copytree(out, tmp_path / "whole"))
+    repair(FolderStore(whole), verified)
+    num_moves = len(list((whole / "_history").rglob("*.*"))) - 1
+    assert num_moves == 9  # The part, three chunks, the end, the receipt, and what follows.
+    for moves_left in range(num_moves):
+        killed = Path(shutil.copytree(out, tmp_path / str(moves_left)))
+        with pytest.raises(Killed):
+            repair(MortalStore(killed, moves_left), verified)
+        if finish == "predict":
+            plan_of(images, killed)
+        else:
+            finish_begun(FolderStore(killed))
+        assert state(killed) == state(whole)
+
+
+def test_a_gap_in_the_listing_is_neither_listed_over_nor_sealed(images: Path, out: Path) -> None:
+    (out / "receipt.json").unlink()
+    (out / CHUNK.format(2)).unlink()
+    plan = plan_of(images, out)
+    with pytest.raises(DamagedListing, match=r"shard-0000-0000002.* is missing"):
+        list(RunShards.of(plan))
+    with pytest.raises(DamagedListing, match="is missing"):
+        unfit_parts(plan.store, plan.record, Manifest(plan.store, SHARD))
+
+
+def test_a_damaged_run_that_is_not_sealed_is_repaired_too(
+    images: Path, out: Path, sealed: Path
+) -> None:
+    (out / "receipt.json").unlink()
+    assert verify(FolderStore(out), lambda rows: None, open_too=True).differences == ()
+    flip(out / PART.format(1), 0.3)  # In a column, of which the footer says nothing.
+    (out / PART.format(5)).unlink()
+    (out / CHUNK.format(3)).unlink()
+    flip(out / CHUNK.format(4), 0.5)
+    (out / "_manifest" / "end-0000.json").write_bytes(b"{")
+    store = FolderStore(out)
+    verified = verify(store, lambda rows: None, open_too=True)
+    assert [found.where for found in verified.differences] == [
+        "_manifest/end-0000.json",
+        "0000-0000001",
+        "0000-0000003",
+        "0000-0000004",
+    ]
+    repair(store, verified)
+    run(images, out)
+    assert look(out).differences == ()
+    for part in sorted((sealed / "predictions").iterdir()):
+        assert (out / "predictions" / part.name).read_bytes() == part.read_bytes()
 
 
 def test_replay_finds_labels_that_are_not_their_files(images: Path, out: Path) -> None:

@@ -1,12 +1,15 @@
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cifar_ray.config.labelling import LabellingConfig
-from cifar_ray.errors import InputError, StoreUnavailable
+from cifar_ray.errors import ImageFault, InputError, StoreUnavailable
 from cifar_ray.prediction.sources.base import Entry, Skipped, encode_key
 from cifar_ray.prediction.sources.folder import FolderListing, file_uri
+from cifar_ray.prediction.sources.folder_fetch import FolderFetcher
 
 ALL = LabellingConfig()
 
@@ -130,3 +133,41 @@ def test_a_root_that_goes_away_while_it_is_listed_is_a_fault_of_the_store(
     root.rename(tmp_path / "away")
     with pytest.raises(StoreUnavailable, match="went away"):
         list(items)
+
+
+def empty(folder: Path) -> None:
+    """What a disk leaves that was mounted there."""
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def turn_into_a_dangling_link(folder: Path) -> None:
+    """What a disk leaves that was linked."""
+    shutil.rmtree(folder)
+    folder.symlink_to(folder.parent / "away")
+
+
+@pytest.mark.parametrize("unplug", [empty, turn_into_a_dangling_link])
+def test_a_disk_below_the_root_that_is_unplugged_blames_no_image(
+    tmp_path: Path, unplug: Callable[[Path], None]
+) -> None:
+    make(tmp_path, "a.jpg", "disk/b.jpg", "disk/deep/c.jpg")
+    entries = listed(tmp_path)
+    fetcher = FolderFetcher(tmp_path)
+    unplug(tmp_path / "disk")
+    assert fetcher.fetch(entries[0]) == b"a.jpg"
+    for entry in entries[1:]:
+        with pytest.raises(StoreUnavailable, match=r"disk .*No image is blamed"):
+            fetcher.fetch(entry)
+
+
+def test_a_deleted_file_or_folder_is_not_found(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg", "folder/b.jpg", "folder/c.jpg", "other/d.jpg")
+    _, b, _, d = listed(tmp_path)
+    fetcher = FolderFetcher(tmp_path)
+    (tmp_path / "folder" / "b.jpg").unlink()
+    shutil.rmtree(tmp_path / "other")
+    for entry in (b, d):
+        with pytest.raises(ImageFault) as fault:
+            fetcher.fetch(entry)
+        assert fault.value.status == "not_found"

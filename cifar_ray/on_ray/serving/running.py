@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ray import serve
 from ray.serve._private import api
+from ray.serve.context import _check_cached_client_alive, _get_global_client
 from ray.serve.schema import LoggingConfig
 
 from cifar_ray.config.machine import usable_cores
@@ -33,18 +34,19 @@ class RunningService:
 def running_service(config: ServiceConfig, options: ServerOptions) -> Iterator[RunningService]:
     """Start the service, on a Ray of its own or on the cluster at `options.address`.
 
-    The block is entered when all models answer. Raises `InputError` if the port is taken or a
-    model does not serve.
+    The block is entered when all models answer. Raises `InputError` if the port is taken, the
+    cluster has a Ray Serve already, or a model does not serve.
     """
     _refuse_taken_port(options)
     num_cpus = max(usable_cores(), options.replicas * config.execution.threads)
     with ray_session(options.address, num_cpus) as session:
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        _refuse_running_serve()
         try:
             _start(config, options)
             yield RunningService(f"http://{_shown(options.host)}:{options.port}", session)
         finally:
-            serve.shutdown()  # type: ignore[no-untyped-call]
+            _end()
 
 
 def _start(config: ServiceConfig, options: ServerOptions) -> None:
@@ -63,6 +65,15 @@ def _start(config: ServiceConfig, options: ServerOptions) -> None:
         raise InputError(reason) from error
 
 
+def _end() -> None:
+    """Take the service away, and Serve with it unless others have come to use it."""
+    alive, _ = _check_cached_client_alive()
+    if alive and serve.status().applications.keys() - {NAME}:
+        serve.delete(NAME)
+    else:
+        serve.shutdown()  # type: ignore[no-untyped-call]
+
+
 def _reason() -> str | None:
     """Return what a replica said when it refused to start, if that was a message of ours."""
     application = serve.status().applications.get(NAME)
@@ -70,6 +81,16 @@ def _reason() -> str | None:
     said = [line for deployment in deployments for line in deployment.message.splitlines()]
     ours = [line.partition(_OURS)[2] for line in said if _OURS in line]
     return ours[-1] if ours else None
+
+
+def _refuse_running_serve() -> None:
+    """Keep away from a Serve of others: it would go on listening where it does."""
+    if _get_global_client(raise_if_no_controller_running=False) is not None:
+        raise InputError(
+            "Ray Serve already runs on this cluster, with a port and applications of its own. "
+            "Leave --address (and RAY_ADDRESS) away, or end it first if it is yours: "
+            "`serve shutdown`."
+        )
 
 
 def _refuse_taken_port(options: ServerOptions) -> None:

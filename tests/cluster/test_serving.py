@@ -65,6 +65,17 @@ def replicas() -> list[psutil.Process]:
     return processes_of(f"ray::ServeReplica:{NAME}:{REPLICA}")
 
 
+def test_replicas_that_the_cluster_has_no_room_for_are_refused(session: Session) -> None:
+    gpu = CONFIG.model_copy(update={"execution": FLOAT32.model_copy(update={"device": "cuda"})})
+    for config, there in ((CONFIG, session.num_cpus), (gpu, session.num_gpus)):
+        options = ServerOptions(port=free_port(), replicas=int(there) + 1)
+        with (
+            pytest.raises(InputError, match=f"of (the cluster's|its) {there:g} "),
+            running_service(config, options),
+        ):
+            pass
+
+
 def test_answers_are_the_rows_of_labelling(
     client: httpx.Client, images: Path, tmp_path: Path
 ) -> None:

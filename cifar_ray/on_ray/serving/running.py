@@ -14,7 +14,7 @@ from ray.serve.schema import LoggingConfig
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.config.serving import ServerOptions, ServiceConfig
 from cifar_ray.errors import InputError
-from cifar_ray.on_ray.serving.application import NAME, build
+from cifar_ray.on_ray.serving.application import NAME, build, replica_resources
 from cifar_ray.on_ray.session import Session, ray_session, replaced
 
 START_TIMEOUT_S = 600
@@ -35,12 +35,13 @@ def running_service(config: ServiceConfig, options: ServerOptions) -> Iterator[R
     """Start the service, on a Ray of its own or on the cluster at `options.address`.
 
     The block is entered when all models answer. Raises `InputError` if the port is taken, the
-    cluster has a Ray Serve already, or a model does not serve.
+    cluster has too little for the replicas or a Ray Serve already, or a model does not serve.
     """
     _refuse_taken_port(options)
     num_cpus = max(usable_cores(), options.replicas * config.execution.threads)
     with ray_session(options.address, num_cpus) as session:
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        _refuse_without_room(replica_resources(config), options.replicas, session)
         _refuse_running_serve()
         try:
             _start(config, options)
@@ -81,6 +82,18 @@ def _reason() -> str | None:
     said = [line for deployment in deployments for line in deployment.message.splitlines()]
     ours = [line.partition(_OURS)[2] for line in said if _OURS in line]
     return ours[-1] if ours else None
+
+
+def _refuse_without_room(needs: dict[str, int], replicas: int, session: Session) -> None:
+    """Refuse what Ray would wait for, for ever and without a word."""
+    there = {"num_cpus": session.num_cpus, "num_gpus": session.num_gpus}
+    if any(replicas * number > there[name] for name, number in needs.items()):
+        raise InputError(
+            f"--replicas {replicas}: each needs {needs['num_cpus']} of the cluster's "
+            f"{session.num_cpus:g} CPUs"
+            + (f" and one of its {session.num_gpus:g} GPUs" if "num_gpus" in needs else "")
+            + ". Take fewer replicas, or another --device."
+        )
 
 
 def _refuse_running_serve() -> None:

@@ -50,9 +50,9 @@ class Replica:
         return snapshots
 
     async def check_health(self) -> None:
-        """Tell what was counted, and ask for a new replica if a model fails."""
+        """Tell what was counted, and ask for a new replica if a model fails or a thread hangs."""
         if not self.service.healthy:
-            raise RuntimeError("a model does not answer")
+            raise RuntimeError("a model or a decoder does not answer")
         await self._all_counts()
 
 

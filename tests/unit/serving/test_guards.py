@@ -1,16 +1,19 @@
 """Who is let in, and when nobody is."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from PIL import PngImagePlugin
 from starlette.testclient import TestClient
 
 from cifar_ray.config.serving import digest_of_key
 from cifar_ray.errors import InputError
 from cifar_ray.serving.app import create_app
 from cifar_ray.serving.service import Service
+from tests.unit.images.hostile import chunk, png
 from tests.unit.serving.conftest import MakeService, client_of
 
 URL = "/v1/predict"
@@ -131,6 +134,48 @@ def test_a_model_that_failed_makes_the_service_unready(make_service: MakeService
         service.models["second"].batcher.fault = RuntimeError("out of memory")
         assert client.get("/readyz").status_code == 503
         assert client.get("/healthz").status_code == 200
+
+
+def test_an_image_that_stalls_its_decoder_makes_the_service_unready_until_it_ends(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+
+    def stall(stream: PngImagePlugin.PngStream, _: int, length: int) -> bytes:
+        released.wait()
+        data: bytes = stream.fp.read(length)
+        return data
+
+    # A chunk that does to Pillow what a broken decoder may do.
+    monkeypatch.setattr(PngImagePlugin.PngStream, "chunk_evIl", stall, raising=False)
+    service = make_service(limits={"request_s": 0.1})
+    stalling = png(8, 8, chunk(b"evIl", b"stall"))
+    with client_of(service) as client:
+        try:
+            assert client.get("/readyz").status_code == 200
+            assert client.post(URL, content=stalling, headers=PNG).status_code == 503
+            while client.get("/readyz").status_code == 200:
+                pass
+        finally:
+            released.set()
+        while client.get("/readyz").status_code == 503:
+            pass
+
+
+def test_a_picture_of_the_evidence_is_seen_while_it_is_drawn(
+    make_service: MakeService, picture: bytes
+) -> None:
+    service = make_service()
+
+    async def explain() -> None:
+        asked = asyncio.ensure_future(service.models["first"].explainer.explain(picture, 0))
+        while not service.work.longest_s:
+            assert not asked.done()
+            await asyncio.sleep(0)
+        await asked
+
+    asyncio.run(explain())
+    assert service.work.longest_s == 0
 
 
 @pytest.mark.parametrize("text", ["", "# a comment\n", "short\n", KEY + "\nshort\n"])

@@ -155,6 +155,21 @@ def test_evidence_is_laid_over_the_image_and_taken_away(
     assert str(picture.get_attribute("src")).startswith("blob:")
 
 
+def test_evidence_is_that_of_the_model_which_gave_the_label(visit: Open, drawn: list[Path]) -> None:
+    box = str(Bundle.default().path)
+    service = service_of(models={"first": box, "second": box}, default_model="first")
+    with over_http(create_app(service), free_port()) as address:
+        page = visit(address)
+        expect(page.locator("#model")).to_have_value("first")
+        page.set_input_files("#files", drawn[0])
+        expect(page.locator(".label")).not_to_be_empty()
+        page.get_by_label("Model").select_option("second")
+        with page.expect_request("**/v1/predict?*") as asked:
+            page.get_by_role("button", name="Show why").click()
+        assert httpx.URL(asked.value.url).params["model"] == "first"
+        expect(page.get_by_role("button", name="Show the image")).to_be_visible()
+
+
 def test_history_outlives_a_reload_and_goes_when_it_is_cleared(
     url: str, visit: Open, drawn: list[Path]
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
 from cifar_ray.config.execution import ExecutionRequest
 from cifar_ray.config.serving import Limits, ServiceConfig, digest_of_key
@@ -185,6 +185,24 @@ def test_history_outlives_a_reload_and_goes_when_it_is_cleared(
     page.reload()
     expect(page.locator("#limits")).to_contain_text("MB")
     expect(page.locator(".card")).to_have_count(0)
+
+
+def test_an_image_that_was_cleared_while_it_was_looked_at_stays_away(
+    url: str, visit: Open, drawn: list[Path]
+) -> None:
+    page = visit(url)
+    held: list[Route] = []
+    page.route("**/v1/predict?*", held.append, times=1)
+    with page.expect_request("**/v1/predict?*"):
+        page.set_input_files("#files", drawn[0])
+    page.get_by_role("button", name="Clear").click()
+    with page.expect_response("**/v1/predict?*"):
+        held.pop().continue_()
+    page.set_input_files("#files", drawn[1])
+    expect(page.locator(".answer:visible")).to_have_count(1)
+    page.reload()
+    expect(page.locator(".answer:visible")).to_have_count(1)
+    expect(page.locator(".card")).to_have_count(1)
 
 
 def test_a_phone_shows_all_of_it_and_offers_the_camera(

@@ -146,11 +146,13 @@ async function label({ file, card }) {
       throw new Refusal(TITLES.too_large, `An image may have ${megabytes} MB.`);
     }
     const result = await predict(file, model, false);
+    if (!card.isConnected) return; // cleared away meanwhile
     if (result.status === "ok") showAnswer(card, result, { file, model });
     else showRefusal(card, TITLES[result.status] ?? "No label", `${sentence(result.error)}.`);
     keep(card, file.name, result);
   } catch (refusal) {
     if (!(refusal instanceof Refusal)) throw refusal;
+    if (!card.isConnected) return;
     showRefusal(card, refusal.title, refusal.message);
     const again = card.querySelector(".again");
     again.hidden = !refusal.again;

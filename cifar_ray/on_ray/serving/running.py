@@ -11,6 +11,7 @@ from ray.serve._private import api
 from ray.serve.context import _check_cached_client_alive, _get_global_client
 from ray.serve.schema import LoggingConfig
 
+from cifar_ray.config.addresses import in_url
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.config.serving import ServerOptions, ServiceConfig
 from cifar_ray.errors import InputError
@@ -45,7 +46,7 @@ def running_service(config: ServiceConfig, options: ServerOptions) -> Iterator[R
         _refuse_running_serve()
         try:
             _start(config, options)
-            yield RunningService(f"http://{_shown(options.host)}:{options.port}", session)
+            yield RunningService(f"http://{in_url(options.host)}:{options.port}", session)
         finally:
             _end()
 
@@ -117,7 +118,3 @@ def _refuse_taken_port(options: ServerOptions) -> None:
                 f"Cannot listen on {options.host}, port {options.port}: {error.strerror}. "
                 "Give another --port, or an address of this machine as --host."
             ) from error
-
-
-def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

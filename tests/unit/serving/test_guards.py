@@ -9,6 +9,7 @@ import pytest
 from PIL import PngImagePlugin
 from starlette.testclient import TestClient
 
+from cifar_ray.config.addresses import answered_names, is_loopback
 from cifar_ray.config.serving import digest_of_key
 from cifar_ray.errors import InputError
 from cifar_ray.serving.app import create_app
@@ -55,11 +56,32 @@ def test_other_origins_read_no_answer_unless_they_are_listed(make_service: MakeS
         assert "access-control-allow-origin" not in client.options(URL, headers=stranger).headers
 
 
-def test_a_name_that_was_pointed_at_this_machine_is_refused(make_service: MakeService) -> None:
-    service = make_service(allowed_hosts=("localhost", "127.0.0.1"))
-    with client_of(service, base_url="http://localhost:8000") as client:
-        assert client.get("/v1/model").status_code == 200
-        assert client.get("/v1/model", headers={"Host": "evil.example"}).status_code == 400
+@pytest.mark.parametrize(
+    ("host", "given", "answered"),
+    [
+        ("127.0.0.1", (), {"localhost", "127.0.0.1", "[::1]"}),
+        ("::1", (), {"localhost", "127.0.0.1", "[::1]"}),
+        ("192.0.2.7", (), {"localhost", "127.0.0.1", "[::1]", "192.0.2.7", "name", "evil.example"}),
+        ("0.0.0.0", ("name",), {"localhost", "127.0.0.1", "[::1]", "name"}),
+        ("192.0.2.7", ("name",), {"localhost", "127.0.0.1", "[::1]", "192.0.2.7", "name"}),
+    ],
+)
+def test_a_name_that_was_pointed_at_this_machine_is_refused(
+    make_service: MakeService, host: str, given: tuple[str, ...], answered: set[str]
+) -> None:
+    service = make_service(allowed_hosts=answered_names(host, given))
+    asked = ("localhost", "127.0.0.1", "[::1]", "192.0.2.7", "name", "evil.example")
+    with client_of(service) as client:
+        codes = {
+            name: client.get("/v1/model", headers={"Host": f"{name}:8000"}).status_code
+            for name in asked
+        }
+    assert codes == {name: 200 if name in answered else 400 for name in asked}
+
+
+def test_a_service_is_reached_by_others_unless_it_listens_on_loopback() -> None:
+    assert all(map(is_loopback, ("127.0.0.1", "127.8.9.1", "::1", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.0.2.7", "labels.example.com")))
 
 
 def test_every_answer_forbids_scripts_of_others(client: TestClient) -> None:

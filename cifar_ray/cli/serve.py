@@ -124,9 +124,7 @@ def _models(arguments: list[str]) -> dict[str, "Bundle"]:
 
     models: dict[str, Bundle] = {}
     for argument in arguments or [""]:
-        name, separator, place = argument.partition("=")
-        if not separator:
-            name, place = "", argument
+        name, place = _named(argument)
         bundle = open_bundle(place or None)
         name = name or bundle.spec.network.removeprefix(PREFIX)
         if name in models:
@@ -135,6 +133,14 @@ def _models(arguments: list[str]) -> dict[str, "Bundle"]:
             )
         models[name] = bundle
     return models
+
+
+def _named(argument: str) -> tuple[str, str]:
+    """Return name and place of NAME=BUNDLE; a place, which may have a `=` too, has no name."""
+    name, separator, place = argument.partition("=")
+    if not separator or "/" in name or Path(argument).expanduser().exists():
+        return "", argument
+    return name, place
 
 
 def _keys(path: Path | None) -> tuple[str, ...]:

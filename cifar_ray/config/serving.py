@@ -99,12 +99,18 @@ def key_digests(text: str, source: str) -> tuple[str, ...]:
     """Return the digests of a file's API keys, a line each; `#` begins a comment."""
     lines = (line.strip() for line in text.splitlines())
     keys = [line for line in lines if line and not line.startswith("#")]
-    if not keys or min(map(len, keys)) < MIN_KEY_CHARACTERS:
+    if not keys or not all(len(key) >= MIN_KEY_CHARACTERS and is_sendable(key) for key in keys):
         raise InputError(
             f"{printable(source)} must hold an API key a line, each of at least "
-            f"{MIN_KEY_CHARACTERS} characters. `openssl rand -hex 32` makes one."
+            f"{MIN_KEY_CHARACTERS} characters, all of them ASCII, which alone survives in an HTTP "
+            "header. `openssl rand -hex 32` makes one."
         )
     return tuple(digest_of_key(key) for key in keys)
+
+
+def is_sendable(key: str) -> bool:
+    """Tell whether a key arrives in an HTTP header as it was sent."""
+    return key.isascii() and key.isprintable()
 
 
 def digest_of_key(key: str) -> str:

@@ -117,3 +117,7 @@ def test_settings_hide_the_token_and_refuse_what_is_no_address() -> None:
     assert settings.service_url == "http://127.0.0.1:8000"
     with pytest.raises(InputError, match="--service nowhere"):
         settings_from(environment, "nowhere", "https://example.com", 3)
+    with pytest.raises(InputError, match=f"{KEY_VARIABLE} holds"):
+        settings_from(
+            {**environment, KEY_VARIABLE: "Schlüssel"}, "http://127.0.0.1", "https://example.com", 3
+        )

@@ -200,8 +200,10 @@ def test_a_picture_of_the_evidence_is_seen_while_it_is_drawn(
     assert service.work.longest_s == 0
 
 
-@pytest.mark.parametrize("text", ["", "# a comment\n", "short\n", KEY + "\nshort\n"])
-def test_a_file_of_keys_holds_long_ones(text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["", "# a comment\n", "short\n", KEY + "\nshort\n", "ein langer Schlüssel"]
+)
+def test_a_file_of_keys_holds_long_ones_of_ascii(text: str) -> None:
     from cifar_ray.config.serving import key_digests
 
     with pytest.raises(InputError, match="at least 16 characters"):

@@ -13,6 +13,7 @@ import pytest
 from cifar_ray.config.serving import Limits, ServiceConfig, origin_of
 from cifar_ray.errors import ImageFault
 from cifar_ray.serving.fetching import Fetcher, is_public
+from tests.unit.serving.conftest import MakeService, client_of
 
 LIMITS = Limits(image_bytes=100)
 AT_ONCE = 12
@@ -75,6 +76,26 @@ def test_listed_places_give_images_and_faults_their_statuses(site: str) -> None:
     paths = ("/image", "/large", "/gone", "/redirected")
     got = fetch(fetcher, *(site + path for path in paths))
     assert got == ["bytes", "too_large", "not_found", "fetch_failed"]
+
+
+def test_a_json_list_of_urls_gets_a_result_each_in_its_order(
+    make_service: MakeService, site: str, picture: bytes
+) -> None:
+    BODIES["/picture"] = (200, picture)
+    service = make_service(url_origins=(site,))
+    urls = [f"{site}/gone", f"{site}/picture", "https://elsewhere.example/a.png", f"{site}/image"]
+    with client_of(service) as client:
+
+        def statuses() -> list[str]:
+            answer = client.post("/v1/predict", json=urls)
+            assert answer.status_code == 200
+            return [result["status"] for result in answer.json()["results"]]
+
+        assert client.get("/v1/model").json()["urls"]
+        assert statuses() == ["fetch_failed", "fetch_failed", "denied", "fetch_failed"]
+        # The site is within this network, where nobody is let in but by a test.
+        service.fetcher = Fetcher([site], service.config.limits, may_reach=lambda address: True)
+        assert statuses() == ["not_found", "ok", "denied", "not_an_image"]
 
 
 def test_one_address_that_drips_keeps_no_other_from_its_image(site: str) -> None:

@@ -190,9 +190,13 @@ def test_history_outlives_a_reload_and_goes_when_it_is_cleared(
 def test_an_image_that_was_cleared_while_it_was_looked_at_stays_away(
     url: str, visit: Open, drawn: list[Path]
 ) -> None:
-    page = visit(url)
     held: list[Route] = []
-    page.route("**/v1/predict?*", held.append, times=1)
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page = visit(url)
+    page.route("**/v1/predict?*", hold, times=1)
     with page.expect_request("**/v1/predict?*"):
         page.set_input_files("#files", drawn[0])
     page.get_by_role("button", name="Clear").click()

@@ -4,8 +4,12 @@ Starts the service with batching and without, asks each for the same images over
 one image a request, and prints images/s, latencies and lost requests. Between them the model alone
 labels as many images in the same process layout (decoded, in the largest batch), which is what the
 service could reach if HTTP, Ray Serve and decoding cost nothing. With `--fuzz N`, N damaged bodies
-are sent first, and the replica's memory before and after is printed. 500 of the images are also
-labelled by `cifar-ray predict`'s engine, and the answers held against its rows.
+are sent first: PNG and JPEG, as they are and in forms, which may be damaged too. 500 of the images
+are also labelled by `cifar-ray predict`'s engine, and the answers held against its rows.
+
+It exits with 1 if a request was lost, a damaged body got a 5xx, killed the replica or made its
+memory grow by more than 64 MiB, or answers and rows are not the same labels with confidences within
+1e-5 (float32) or 0.01 (bfloat16).
 """
 
 import argparse
@@ -14,6 +18,7 @@ import os
 import platform
 import random
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -47,7 +52,13 @@ from tests.drawing import draw
 BATCHED, ALONE = (1, 4, 16), (1,)
 WARM_UP = 50
 ANY = {"content-type": "application/octet-stream"}
+FORM = {"content-type": "multipart/form-data; boundary=b"}
+FORM_HEAD = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+FORM_TAIL = b"\r\n--b--\r\n"
 COMPARED = 500
+TOLERANCE = {"float32": 1e-5, "bfloat16": 0.01}
+"""How far the confidences of service and labelling may be apart."""
+MAX_GROWTH_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -58,12 +69,18 @@ class Measured:
     lost: int = 0
 
 
-def draw_images(number: int) -> list[bytes]:
+@dataclass(frozen=True)
+class Verdict:
+    said: str
+    good: bool
+
+
+def draw_images(number: int, kind: str = "PNG") -> list[bytes]:
     rng = random.Random(0)
     images = []
     for _ in range(number):
         buffer = io.BytesIO()
-        draw(rng, (32, 32), "RGB").save(buffer, "PNG")
+        draw(rng, (32, 32), "RGB").save(buffer, kind)
         images.append(buffer.getvalue())
     return images
 
@@ -139,34 +156,49 @@ def measure_model(execution: ExecutionRequest, number: int) -> Measured:
     return Measured("the model alone", batches * max(BATCHED) / wall)
 
 
-def fuzz(number: int, execution: ExecutionRequest) -> str:
+def fuzz(number: int, execution: ExecutionRequest) -> Verdict:
     """Send damaged bodies; say what came back, and what the replica's memory did."""
     rng = random.Random(1)
-    images = draw_images(50)
-
-    def damaged() -> bytes:
-        data = bytearray(rng.choice(images))
-        for _ in range(rng.randrange(1, 20)):
-            data[rng.randrange(len(data))] = rng.randrange(256)
-        return bytes(data[: rng.randrange(1, len(data) + 1)])
-
-    with service(BATCHED, execution) as running, httpx.Client(base_url=running.url) as client:
-        codes: Counter[int] = Counter()
-        memory = []
+    images = [*draw_images(50, "PNG"), *draw_images(50, "JPEG")]
+    codes: Counter[int] = Counter()
+    memory = []
+    with (
+        service(BATCHED, execution) as running,
+        httpx.Client(base_url=running.url, timeout=60) as client,
+    ):
+        replica = replica_process()
         for count in range(number):
             if count in (number // 4, number - 1):  # after what the first ones make it load
-                memory.append(replica_memory())
-            answer = client.post("/v1/predict", content=damaged(), headers=ANY, timeout=60)
-            codes[answer.status_code] += 1
-        alive = client.get("/readyz").status_code == 200
-    before, after = (value / 2**20 for value in memory)
-    said = ", ".join(f"{code}: {count:,}" for code, count in sorted(codes.items()))
-    return (
-        f"{number:,} damaged bodies: {said}; alive: {alive}; memory {before:.0f} → {after:.0f} MiB"
+                memory.append(replica.memory_info().rss)
+            body, headers = damaged_body(rng, rng.choice(images))
+            codes[client.post("/v1/predict", content=body, headers=headers).status_code] += 1
+        alive = replica.is_running() and client.get("/readyz").status_code == 200
+    before, after = memory
+    answers = ", ".join(f"{code}: {count:,}" for code, count in sorted(codes.items()))
+    said = (
+        f"{number:,} damaged bodies: {answers}; alive: {alive}; memory {before / 2**20:.0f} → "
+        f"{after / 2**20:.0f} MiB"
     )
+    return Verdict(said, alive and max(codes) < 500 and after - before <= MAX_GROWTH_BYTES)
 
 
-def agreement(images: list[bytes], execution: ExecutionRequest) -> str:
+def damaged_body(rng: random.Random, image: bytes) -> tuple[bytes, dict[str, str]]:
+    """Return a damaged image as it is or in a form, every other one of which is damaged too."""
+    data = damaged(rng, image)
+    if rng.random() < 0.5:
+        return data, ANY
+    form = FORM_HEAD + data + FORM_TAIL
+    return (damaged(rng, form) if rng.random() < 0.5 else form), FORM
+
+
+def damaged(rng: random.Random, data: bytes) -> bytes:
+    changed = bytearray(data)
+    for _ in range(rng.randrange(1, 20)):
+        changed[rng.randrange(len(changed))] = rng.randrange(256)
+    return bytes(changed[: rng.randrange(1, len(changed) + 1)])
+
+
+def agreement(images: list[bytes], execution: ExecutionRequest) -> Verdict:
     """Label images with the engine and by the service; say how far their answers agree."""
     with tempfile.TemporaryDirectory() as folder:
         store, out = Path(folder, "store"), Path(folder, "out")
@@ -186,16 +218,17 @@ def agreement(images: list[bytes], execution: ExecutionRequest) -> str:
     same = sum(row["label"] == answer["label"] for row, answer in pairs)
     worst = max(abs(row["confidence"] - answer["confidence"]) for row, answer in pairs)
     most = Counter(row["label"] for row in rows).most_common(1)[0][1] / len(rows)
-    return (
+    said = (
         f"{len(rows)} images: {same} top-1 labels equal those of labelling; worst difference of "
         f"confidences {worst:.1e}; the most frequent label is on {most:.0%} of them"
     )
+    return Verdict(said, same == len(rows) and worst <= TOLERANCE[execution.precision])
 
 
-def replica_memory() -> int:
+def replica_process() -> psutil.Process:
     processes = psutil.Process().children(recursive=True)
-    titled = [p for p in processes if "ServeReplica:cifar-ray:Replica" in "".join(p.cmdline())]
-    return max(int(process.memory_info().rss) for process in titled)
+    (found,) = [p for p in processes if "ServeReplica:cifar-ray:Replica" in "".join(p.cmdline())]
+    return found
 
 
 def table_of(results: list[Measured]) -> Table:
@@ -209,24 +242,27 @@ def table_of(results: list[Measured]) -> Table:
     return table
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--store", type=Path, help="take this folder's images, not drawn ones")
     parser.add_argument("--fuzz", type=int, default=0, metavar="N")
+    parser.add_argument("--precision", choices=TOLERANCE, default="float32")
     arguments = parser.parse_args()
     cores = os.cpu_count() or 1
-    execution = ExecutionRequest(device="cpu", precision="float32", threads=cores)
+    execution = ExecutionRequest(device="cpu", precision=arguments.precision, threads=cores)
     images = (
         read_images(arguments.store, arguments.images)
         if arguments.store
         else draw_images(arguments.images)
     )
     console = Console(width=100)
-    console.print(agreement(images[:COMPARED], execution))
+    verdicts = [agreement(images[:COMPARED], execution)]
     if arguments.fuzz:
-        console.print(fuzz(arguments.fuzz, execution))
+        verdicts.append(fuzz(arguments.fuzz, execution))
+    for verdict in verdicts:
+        console.print(verdict.said)
     results = [
         measure_service("with batches", BATCHED, execution, images, arguments.connections),
         measure_model(execution, arguments.images),
@@ -234,10 +270,13 @@ def main() -> None:
     ]
     console.print(
         f"{len(images):,} images, {arguments.connections} connections, {Bundle.default().id}, "
-        f"float32, {cores} cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}"
+        f"{execution.precision}, {cores} cores ({platform.machine()}), "
+        f"load {os.getloadavg()[0]:.1f}"
     )
     console.print(table_of(results))
+    lost = sum(result.lost for result in results)
+    return int(lost > 0 or not all(verdict.good for verdict in verdicts))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """The bot's side of the service's HTTP API."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -8,18 +9,28 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tenacity import (
     AsyncRetrying,
     retry_if_exception_type,
+    retry_if_not_exception_type,
     stop_after_delay,
     wait_exponential,
 )
 
-from cifar_ray.config.bot import BotSettings
+from cifar_ray.config.bot import KEY_VARIABLE, BotSettings
+from cifar_ray.config.serving import Limits
 
 TIMEOUT_S = 60.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 3.0
+REQUEST_BYTES = Limits().request_bytes
+FORM_BYTES = 1024
+"""More than a form says around a file."""
+logger = logging.getLogger(__name__)
 
 
 class ServiceAway(Exception):
-    """The service does not answer, or is too busy to; it may later."""
+    """The service does not answer, or is too busy to; it may later. The text is for the log."""
+
+
+class KeyRefused(ServiceAway):
+    """The service wants an API key that it knows: only who runs the bot can do something."""
 
 
 class ServiceRefused(Exception):
@@ -71,6 +82,10 @@ class ServiceClient:
 
     async def label(self, images: Sequence[bytes], explain: bool = False) -> list[Result]:
         """Return a result for each image, in order; raises `ServiceAway`, `ServiceRefused`."""
+        requests = [await self._label(part, explain) for part in parts(images)]
+        return [result for results in requests for result in results]
+
+    async def _label(self, images: Sequence[bytes], explain: bool) -> list[Result]:
         files = [("image", (f"{number}", data)) for number, data in enumerate(images)]
         query = {"top_k": 3, "explain": str(explain).lower()}
         answer = await self._ask("POST", "/v1/predict", params=query, files=files)
@@ -93,22 +108,42 @@ class ServiceClient:
 
     async def _ask(self, method: str, path: str, **options: Any) -> Any:
         attempts = AsyncRetrying(
-            retry=retry_if_exception_type(ServiceAway),
+            retry=retry_if_exception_type(ServiceAway) & retry_if_not_exception_type(KeyRefused),
             stop=stop_after_delay(self._patience_s),
             wait=wait_exponential(FIRST_WAIT_S, LONGEST_WAIT_S),
             reraise=True,
         )
-        return await attempts(self._ask_once, method, path, **options)
+        try:
+            return await attempts(self._ask_once, method, path, **options)
+        except ServiceAway as away:
+            logger.warning("The service does not label: %s.", away)
+            raise
 
     async def _ask_once(self, method: str, path: str, **options: Any) -> Any:
         try:
             answer = await self._http.request(method, path, **options)
             if answer.status_code == 200:
                 return answer.json()
+            if answer.status_code == 401:
+                raise KeyRefused(f"it does not know the key in {KEY_VARIABLE}")
             if answer.status_code == 429 or answer.status_code >= 500:
-                raise ServiceAway
+                raise ServiceAway(f"it answers {answer.status_code}")
             raise ServiceRefused(str(answer.json()["message"]))
         except httpx.TransportError as error:
-            raise ServiceAway from error
-        except (ValueError, KeyError, TypeError) as error:  # something else listens there
-            raise ServiceAway from error
+            raise ServiceAway(type(error).__name__) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServiceAway("something else listens there") from error
+
+
+def parts(images: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """Yield the images in as few requests as their bytes allow."""
+    part: list[bytes] = []
+    room = REQUEST_BYTES
+    for image in images:
+        needed = len(image) + FORM_BYTES
+        if part and needed > room:
+            yield part
+            part, room = [], REQUEST_BYTES
+        part.append(image)
+        room -= needed
+    yield part

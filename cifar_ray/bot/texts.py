@@ -4,17 +4,19 @@ import math
 from collections.abc import Sequence
 
 from cifar_ray.bot.client import Model, Result
+from cifar_ray.config.serving import Limits
 
-MAX_FILE_BYTES = 20 * 10**6
-"""What Telegram lets a bot download."""
+MAX_FILE_BYTES = min(20 * 10**6, Limits().image_bytes)
+"""What Telegram lets a bot download, and the service takes."""
+MAX_FILE = f"{MAX_FILE_BYTES // 10**6} MB"
 SHOWN_LABELS = 20
 START = (
     "Hello! Send me a picture and I will tell you what I see in it, and how sure I am.\n\n"
     "Several at once are fine. /help says what else I can do."
 )
 HELP = (
-    "Send a picture, as a photo or as a file (JPEG, PNG, WebP, GIF, BMP, TIFF; up to 20 MB), or an "
-    "album. You get the label, how sure I am, and the next two candidates.\n\n"
+    "Send a picture, as a photo or as a file (JPEG, PNG, WebP, GIF, BMP, TIFF; up to "
+    f"{MAX_FILE}), or an album. You get the label, how sure I am, and the next two candidates.\n\n"
     "/explain – shows where I looked: answer a picture with it, give it as a picture's caption, or "
     "send it after a picture\n"
     "/model – what I know\n"
@@ -24,7 +26,7 @@ NO_IMAGE = "I can only look at pictures. Send me one as a photo or as an image f
 NOT_AN_IMAGE_FILE = "This file is no picture that I read. JPEG, PNG or WebP will do."
 MOVING = "I cannot watch things that move. Send me a still picture of it."
 STICKER = "Nice one! But I know real pictures only. Send me a photo."
-TOO_LARGE = "This file is too large for me: Telegram lets bots fetch 20 MB."
+TOO_LARGE = f"This file is too large for me: I look at files of up to {MAX_FILE}."
 UNKNOWN_COMMAND = "I do not know this command. /help lists mine."
 EXPLAIN_WHAT = "Explain which picture? Send me one first, or answer one with /explain."
 AWAY = "The service that looks at pictures does not answer at the moment. Try again in a minute."

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from cifar_ray.cli.boundary import console
 from cifar_ray.cli.options import Device, Precision
-from cifar_ray.config.addresses import LOOPBACK, LOOPBACK_NAMES, SERVE_PORT
+from cifar_ray.config.addresses import LOOPBACK, SERVE_PORT, answered_names, is_loopback
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.errors import InputError, printable
 
@@ -65,7 +65,11 @@ def serve(
     ] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Answer to this name too, as behind a proxy."),
+        typer.Option(
+            metavar="NAME",
+            help="Answer to this name, as behind a proxy, and then to no other"
+            " but this machine's own.",
+        ),
     ] = None,
 ) -> None:
     """Label images over HTTP and on a web page, until Ctrl-C."""
@@ -75,8 +79,6 @@ def serve(
     options = ServerOptions(host=host, port=port, replicas=replicas, address=address)
     models = _models(bundles or [])
     threads = 1 if address else max(1, usable_cores() // replicas)
-    # A page elsewhere could point a name of its own at this machine, and read what it answers.
-    names = LOOPBACK_NAMES if host in LOOPBACK_NAMES else ()
     config = ServiceConfig(
         models={name: str(bundle.path.absolute()) for name, bundle in models.items()},
         default_model=next(iter(models)),
@@ -84,7 +86,7 @@ def serve(
         api_key_digests=_keys(api_key_file),
         url_origins=_origins("--allow-urls-from", allow_urls_from),
         cors_origins=_origins("--allow-origin", allow_origin),
-        allowed_hosts=(*names, *allow_host) if allow_host else names,
+        allowed_hosts=answered_names(host, allow_host or ()),
     )
     _run(config, options, models)
 
@@ -98,7 +100,7 @@ def _run(config: "ServiceConfig", options: "ServerOptions", models: dict[str, "B
             default = ", the default" if name == config.default_model else ""
             classes = f"{len(bundle.spec.labels)} classes"
             console.print(Text(f"Model {printable(name)}: {bundle.id}, {classes}{default}."))
-        if options.host not in LOOPBACK_NAMES and not config.api_key_digests:
+        if not is_loopback(options.host) and not config.api_key_digests:
             console.print(
                 Text(
                     "Warning: everybody who reaches this address is answered. --api-key-file "
@@ -122,9 +124,7 @@ def _models(arguments: list[str]) -> dict[str, "Bundle"]:
 
     models: dict[str, Bundle] = {}
     for argument in arguments or [""]:
-        name, separator, place = argument.partition("=")
-        if not separator:
-            name, place = "", argument
+        name, place = _named(argument)
         bundle = open_bundle(place or None)
         name = name or bundle.spec.network.removeprefix(PREFIX)
         if name in models:
@@ -133,6 +133,14 @@ def _models(arguments: list[str]) -> dict[str, "Bundle"]:
             )
         models[name] = bundle
     return models
+
+
+def _named(argument: str) -> tuple[str, str]:
+    """Return name and place of NAME=BUNDLE; a place, which may have a `=` too, has no name."""
+    name, separator, place = argument.partition("=")
+    if not separator or "/" in name or Path(argument).expanduser().exists():
+        return "", argument
+    return name, place
 
 
 def _keys(path: Path | None) -> tuple[str, ...]:

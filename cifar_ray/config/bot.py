@@ -6,7 +6,7 @@ from pydantic import Field, SecretStr
 
 from cifar_ray.config.addresses import SERVICE_URL, TELEGRAM_URL
 from cifar_ray.config.frozen import FrozenConfig
-from cifar_ray.config.serving import origin_of
+from cifar_ray.config.serving import is_sendable, origin_of
 from cifar_ray.errors import InputError
 
 TOKEN_VARIABLE = "CIFAR_RAY_BOT_TOKEN"
@@ -30,7 +30,7 @@ class BotSettings(FrozenConfig):
 def settings_from(
     environment: Mapping[str, str], service_url: str, telegram_url: str, images_per_minute: int
 ) -> BotSettings:
-    """Return the settings; `InputError` without a token, or for what is no address."""
+    """Return the settings; `InputError` without a token, or for what is no address or key."""
     token = environment.get(TOKEN_VARIABLE, "").strip()
     if not token:
         raise InputError(
@@ -43,6 +43,11 @@ def settings_from(
         except ValueError as error:
             raise InputError(f"{option} {url}: {error}.") from error
     key = environment.get(KEY_VARIABLE, "").strip()
+    if not is_sendable(key):
+        raise InputError(
+            f"{KEY_VARIABLE} holds characters that are no ASCII, and no service lets such a key "
+            "in. Set it to one of the keys in the service's --api-key-file."
+        )
     return BotSettings(
         token=SecretStr(token),
         service_url=service_url.rstrip("/"),

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from cifar_ray.config.addresses import LOOPBACK, SERVE_PORT
+from cifar_ray.config.addresses import LOOPBACK, SERVE_PORT, in_url
 from cifar_ray.config.execution import ExecutionRequest
 from cifar_ray.config.frozen import FrozenConfig
 from cifar_ray.errors import InputError, printable
@@ -89,22 +89,28 @@ def origin_of(url: str, exact: bool = False) -> str:
         raise ValueError("not an http(s) address such as https://images.example.com")
     if exact and (parts.path.strip("/") or parts.query or parts.fragment):
         raise ValueError("an origin ends with its host or port, such as https://images.example.com")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     port = parts.port  # ValueError for one that is none
     standard = {"http": 80, "https": 443}[parts.scheme]
-    return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, standard) else "")
+    origin = f"{parts.scheme}://{in_url(parts.hostname)}"
+    return origin if port in (None, standard) else f"{origin}:{port}"
 
 
 def key_digests(text: str, source: str) -> tuple[str, ...]:
     """Return the digests of a file's API keys, a line each; `#` begins a comment."""
     lines = (line.strip() for line in text.splitlines())
     keys = [line for line in lines if line and not line.startswith("#")]
-    if not keys or min(map(len, keys)) < MIN_KEY_CHARACTERS:
+    if not keys or not all(len(key) >= MIN_KEY_CHARACTERS and is_sendable(key) for key in keys):
         raise InputError(
             f"{printable(source)} must hold an API key a line, each of at least "
-            f"{MIN_KEY_CHARACTERS} characters. `openssl rand -hex 32` makes one."
+            f"{MIN_KEY_CHARACTERS} characters, all of them ASCII, which alone survives in an HTTP "
+            "header. `openssl rand -hex 32` makes one."
         )
     return tuple(digest_of_key(key) for key in keys)
+
+
+def is_sendable(key: str) -> bool:
+    """Tell whether a key arrives in an HTTP header as it was sent."""
+    return key.isascii() and key.isprintable()
 
 
 def digest_of_key(key: str) -> str:

@@ -47,7 +47,8 @@ MAX_PIXELS = 178_956_970
 """Where Pillow refuses by default: a half gibibyte of RGB."""
 MAX_SCANS = 1000
 """Of a progressive JPEG, which has some ten. Each is a pass over all pixels, for a few bytes."""
-MAX_SCANNED_PIXELS = 16 * MAX_PIXELS
+MAX_SCANS_OF_LARGEST = 16
+"""Of a progressive JPEG with as many pixels as are allowed; a smaller one may have more."""
 START_OF_SCAN = b"\xff\xda"
 
 PILLOW_FAULTS = (
@@ -98,7 +99,7 @@ def decode(data: bytes, options: DecodeOptions) -> DecodedImage:
     if header is not None:
         _check_size(header.width, header.height, options)
         if header.progressive:
-            _check_scans(data, header)
+            _check_scans(data, header, options)
         if options.decoder == "simplejpeg" and header.num_channels in (1, 3):
             pixels = _decode_with_simplejpeg(data, header, options)
             if pixels is not None:
@@ -152,9 +153,10 @@ def _check_size(width: int, height: int, options: DecodeOptions) -> None:
         raise _too_large()
 
 
-def _check_scans(data: bytes, header: JpegHeader) -> None:
+def _check_scans(data: bytes, header: JpegHeader, options: DecodeOptions) -> None:
     scans = data.count(START_OF_SCAN)
-    if scans > MAX_SCANS or scans * header.width * header.height > MAX_SCANNED_PIXELS:
+    most = MAX_SCANS_OF_LARGEST * options.max_pixels
+    if scans > MAX_SCANS or scans * header.width * header.height > most:
         raise ImageFault("too_large", "the image has more scans than are allowed")
 
 

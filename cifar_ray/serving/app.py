@@ -140,7 +140,7 @@ def _open_routes(service: Service) -> APIRouter:
     async def readyz() -> Health:
         """Say that the models are loaded and answer."""
         if not service.healthy:
-            raise Problem(503, "not_ready", "A model does not answer.")
+            raise Problem(503, "not_ready", "A model or a decoder does not answer.")
         return Health(status="ready")
 
     for path, (name, media_type) in PAGE.items():

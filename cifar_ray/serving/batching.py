@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifar_ray.models.backends import Backend, Outputs
+from cifar_ray.serving.work import Work
 
 Logits = NDArray[np.float32]
 
@@ -29,13 +30,16 @@ class _Waiting:
 class Batcher:
     """One model in one event loop. `backends` are the same model for batches of growing size."""
 
-    def __init__(self, backends: Sequence[Backend], batch_done: Callable[[int], None]) -> None:
+    def __init__(
+        self, backends: Sequence[Backend], batch_done: Callable[[int], None], work: Work
+    ) -> None:
         self._backends = {backend.execution.batch_size: backend for backend in backends}
         self._parallel = backends[0].num_parallel
         self._threads = ThreadPoolExecutor(self._parallel, "model")
         self._waiting: deque[_Waiting] = deque()
         self._running = 0
         self._batch_done = batch_done
+        self._work = work
         self.fault: BaseException | None = None
         """What the last batch failed with: the model itself is broken, no image is."""
 
@@ -54,8 +58,12 @@ class Batcher:
             self._running += 1
             images = np.stack([item.image for item in items])
             loop = asyncio.get_running_loop()
-            run = loop.run_in_executor(self._threads, self._backends[len(items)].run, images)
+            run = loop.run_in_executor(self._threads, self._run, images)
             run.add_done_callback(partial(self._finish, items))
+
+    def _run(self, images: NDArray[np.uint8]) -> Outputs:
+        with self._work.in_hand():
+            return self._backends[len(images)].run(images)
 
     def _take(self) -> list[_Waiting]:
         # Requests that were given up need no core.

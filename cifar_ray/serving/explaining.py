@@ -13,6 +13,7 @@ from PIL import Image
 from cifar_ray.images.decode import DecodeOptions, Decoder, Pixels, decode
 from cifar_ray.images.preprocess import Preprocess
 from cifar_ray.models.bundle import Bundle
+from cifar_ray.serving.work import Work
 
 if TYPE_CHECKING:
     from cifar_ray.models.classifier import Classifier
@@ -24,8 +25,10 @@ PICTURE_SIDE = 320
 class Explainer:
     """Grad-CAM of one bundle, one image after another; torch is loaded for the first one."""
 
-    def __init__(self, bundle: Bundle, decoder: Decoder) -> None:
-        self._bundle, self._decoder = bundle, decoder
+    def __init__(self, bundle: Bundle, decoder: Decoder, max_pixels: int, work: Work) -> None:
+        self._bundle, self._work = bundle, work
+        scale_to = max(PICTURE_SIDE, bundle.spec.preprocess.scale_to)
+        self._decode_options = DecodeOptions(decoder, scale_to, max_pixels)
         self._classifier: Classifier | None = None
         self._thread = ThreadPoolExecutor(1, "explain")
 
@@ -35,11 +38,14 @@ class Explainer:
         return await loop.run_in_executor(self._thread, self._explain, data, label_id)
 
     def _explain(self, data: bytes, label_id: int) -> str:
+        with self._work.in_hand():
+            return self._draw(data, label_id)
+
+    def _draw(self, data: bytes, label_id: int) -> str:
         from cifar_ray.models.gradcam import grad_cam, overlay
 
         preprocess = self._bundle.spec.preprocess
-        scale_to = max(PICTURE_SIDE, preprocess.scale_to)
-        pixels = decode(data, DecodeOptions(self._decoder, scale_to)).pixels
+        pixels = decode(data, self._decode_options).pixels
         seen = preprocess.apply(pixels)
         (heat,) = grad_cam(self._load(), np.stack([seen]), [label_id])
         picture = as_looked_at(pixels, preprocess)

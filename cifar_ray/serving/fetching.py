@@ -10,6 +10,7 @@ import ipaddress
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import httpcore
@@ -18,9 +19,11 @@ from cifar_ray.config.serving import Limits, origin_of
 from cifar_ray.errors import ImageFault
 from cifar_ray.serving.uploads import Upload, too_large_file
 
-TIMEOUT_S = 10.0
+SHARE_OF_TIME = 1 / 3
+"""Of a request's time, for each address; the rest is for the labels."""
 HEADERS = [("User-Agent", "cifar-ray"), ("Accept", "image/*"), ("Accept-Encoding", "identity")]
 STATUSES = {401: "denied", 403: "denied", 404: "not_found", 410: "not_found"}
+MAX_IDLE_CONNECTIONS = 10
 FETCH_FAULTS = (
     httpcore.NetworkError,
     httpcore.ProtocolError,
@@ -58,6 +61,18 @@ class _CheckedNetwork(httpcore.AnyIOBackend):
         return await super().connect_tcp(addresses[0], port, *args, **options)
 
 
+@dataclass(slots=True)
+class _Budget:
+    """Bytes that the addresses of one request may still bring."""
+
+    left: int
+
+    def take(self, number: int) -> None:
+        self.left -= number
+        if self.left < 0:
+            raise ImageFault("too_large", "the request's images have more bytes than are allowed")
+
+
 class Fetcher:
     """Fetches from `origins` (as `origin_of` writes them)."""
 
@@ -69,7 +84,11 @@ class Fetcher:
     ) -> None:
         self._origins = frozenset(origins)
         self._limits = limits
-        self._pool = httpcore.AsyncConnectionPool(network_backend=_CheckedNetwork(may_reach))
+        self._pool = httpcore.AsyncConnectionPool(
+            max_connections=limits.requests * limits.images,  # so that no address waits for others
+            max_keepalive_connections=MAX_IDLE_CONNECTIONS,
+            network_backend=_CheckedNetwork(may_reach),
+        )
 
     @property
     def enabled(self) -> bool:
@@ -77,16 +96,17 @@ class Fetcher:
         return bool(self._origins)
 
     async def fetch_all(self, urls: Sequence[str]) -> list[Upload]:
-        """Return the bytes, or the fault, of each."""
-        return list(await asyncio.gather(*map(self._fetch_or_fault, urls)))
+        """Return the bytes, or the fault, of each address in a request."""
+        budget = _Budget(self._limits.request_bytes)
+        return list(await asyncio.gather(*(self._fetch_or_fault(url, budget) for url in urls)))
 
-    async def _fetch_or_fault(self, url: str) -> Upload:
+    async def _fetch_or_fault(self, url: str, budget: _Budget) -> Upload:
         try:
-            return await self._fetch(url)
+            return await self._fetch(url, budget)
         except ImageFault as fault:
             return fault
 
-    async def _fetch(self, url: str) -> bytes:
+    async def _fetch(self, url: str, budget: _Budget) -> bytes:
         try:
             allowed = origin_of(url) in self._origins
         except ValueError as error:
@@ -95,24 +115,25 @@ class Fetcher:
             raise ImageFault("denied", "the service does not fetch from there")
         if not (url.isascii() and url.isprintable()):
             raise ImageFault("denied", "an address is written in ASCII, the rest percent-encoded")
-        timeouts = dict.fromkeys(("connect", "read", "write", "pool"), TIMEOUT_S)
         try:
-            async with self._pool.stream(
-                "GET", url, headers=HEADERS, extensions={"timeout": timeouts}
-            ) as response:
+            async with (
+                asyncio.timeout(SHARE_OF_TIME * self._limits.request_s),
+                self._pool.stream("GET", url, headers=HEADERS) as response,
+            ):
                 if response.status != 200:
                     status = STATUSES.get(response.status, "fetch_failed")
                     raise ImageFault(status, "the address gave no image")
-                return await self._body(response.aiter_stream())
+                return await self._body(response.aiter_stream(), budget)
         except FETCH_FAULTS as error:
             raise ImageFault("fetch_failed", "the address could not be read") from error
 
-    async def _body(self, stream: AsyncIterator[bytes]) -> bytes:
+    async def _body(self, stream: AsyncIterator[bytes], budget: _Budget) -> bytes:
         parts, received = [], 0
         async with aclosing(stream) as chunks:  # type: ignore[type-var]
             async for chunk in chunks:
                 received += len(chunk)
                 if received > self._limits.image_bytes:
                     raise too_large_file()
+                budget.take(len(chunk))
                 parts.append(chunk)
         return b"".join(parts)

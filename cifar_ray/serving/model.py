@@ -16,13 +16,14 @@ from cifar_ray.models.scoring import probabilities, ranking
 from cifar_ray.serving.answers import OK, Labelled, ModelInfo, Score
 from cifar_ray.serving.batching import Batcher
 from cifar_ray.serving.explaining import Explainer
+from cifar_ray.serving.work import Work
 
 
 class ServedModel:
     """One bundle, loaded for each batch size."""
 
     def __init__(
-        self, bundle: Bundle, config: ServiceConfig, batch_done: Callable[[int], None]
+        self, bundle: Bundle, config: ServiceConfig, batch_done: Callable[[int], None], work: Work
     ) -> None:
         """Load it and run its self-test; `InputError` if it does not serve here."""
         requests = [
@@ -32,8 +33,9 @@ class ServedModel:
         backends = [open_backend(bundle, execution) for execution in executions]
         self.bundle = bundle
         self.execution = executions[0]
-        self.batcher = Batcher(backends, batch_done)
-        self.explainer = Explainer(bundle, self.execution.decoder)
+        self.batcher = Batcher(backends, batch_done, work)
+        self.explainer = Explainer(bundle, self.execution.decoder, config.limits.pixels, work)
+        self._work = work
         self._preprocess = bundle.spec.preprocess
         self._decode_options = self._preprocess.decode_options(
             self.execution.decoder, self.execution.decoder_scaling, config.limits.pixels
@@ -66,8 +68,9 @@ class ServedModel:
         )
 
     def _prepare(self, data: bytes) -> tuple[DecodedImage, NDArray[np.uint8]]:
-        image = decode(data, self._decode_options)
-        return image, self._preprocess.apply(image.pixels)
+        with self._work.in_hand():
+            image = decode(data, self._decode_options)
+            return image, self._preprocess.apply(image.pixels)
 
     def _top(self, logits: NDArray[np.float32], top_k: int) -> list[Score]:
         spec = self.bundle.spec

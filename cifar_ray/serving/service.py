@@ -20,8 +20,11 @@ from cifar_ray.serving.metrics import ServiceMetrics
 from cifar_ray.serving.model import ServedModel
 from cifar_ray.serving.problems import Problem, busy
 from cifar_ray.serving.uploads import Upload
+from cifar_ray.serving.work import Work
 
 RAW = ("application/octet-stream", "binary/octet-stream")
+STALLED_AFTER = 3
+"""Times the limit of a request: what then still decodes or computes will not return."""
 
 
 class Service:
@@ -33,17 +36,20 @@ class Service:
         self.metrics = ServiceMetrics()
         self.gate = Gate(config.limits.requests)
         self.metrics.in_flight.set_function(lambda: self.gate.inside)
+        self.work = Work()
         self.fetcher = Fetcher(config.url_origins, config.limits)
         self.models = {
             name: ServedModel(
-                Bundle.load(folder), config, self.metrics.batches.labels(name).observe
+                Bundle.load(folder), config, self.metrics.batches.labels(name).observe, self.work
             )
             for name, folder in config.models.items()
         }
 
     @property
     def healthy(self) -> bool:
-        """Whether every model answered when it was last asked."""
+        """Whether every model answered when it was last asked, and no thread hangs."""
+        if self.work.longest_s > STALLED_AFTER * self.config.limits.request_s:
+            return False
         return all(model.batcher.fault is None for model in self.models.values())
 
     async def predict(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
 from cifar_ray.config.execution import ExecutionRequest
 from cifar_ray.config.serving import Limits, ServiceConfig, digest_of_key
@@ -155,6 +155,21 @@ def test_evidence_is_laid_over_the_image_and_taken_away(
     assert str(picture.get_attribute("src")).startswith("blob:")
 
 
+def test_evidence_is_that_of_the_model_which_gave_the_label(visit: Open, drawn: list[Path]) -> None:
+    box = str(Bundle.default().path)
+    service = service_of(models={"first": box, "second": box}, default_model="first")
+    with over_http(create_app(service), free_port()) as address:
+        page = visit(address)
+        expect(page.locator("#model")).to_have_value("first")
+        page.set_input_files("#files", drawn[0])
+        expect(page.locator(".label")).not_to_be_empty()
+        page.get_by_label("Model").select_option("second")
+        with page.expect_request("**/v1/predict?*") as asked:
+            page.get_by_role("button", name="Show why").click()
+        assert httpx.URL(asked.value.url).params["model"] == "first"
+        expect(page.get_by_role("button", name="Show the image")).to_be_visible()
+
+
 def test_history_outlives_a_reload_and_goes_when_it_is_cleared(
     url: str, visit: Open, drawn: list[Path]
 ) -> None:
@@ -170,6 +185,28 @@ def test_history_outlives_a_reload_and_goes_when_it_is_cleared(
     page.reload()
     expect(page.locator("#limits")).to_contain_text("MB")
     expect(page.locator(".card")).to_have_count(0)
+
+
+def test_an_image_that_was_cleared_while_it_was_looked_at_stays_away(
+    url: str, visit: Open, drawn: list[Path]
+) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page = visit(url)
+    page.route("**/v1/predict?*", hold, times=1)
+    with page.expect_request("**/v1/predict?*"):
+        page.set_input_files("#files", drawn[0])
+    page.get_by_role("button", name="Clear").click()
+    with page.expect_response("**/v1/predict?*"):
+        held.pop().continue_()
+    page.set_input_files("#files", drawn[1])
+    expect(page.locator(".answer:visible")).to_have_count(1)
+    page.reload()
+    expect(page.locator(".answer:visible")).to_have_count(1)
+    expect(page.locator(".card")).to_have_count(1)
 
 
 def test_a_phone_shows_all_of_it_and_offers_the_camera(

@@ -14,13 +14,16 @@ import httpx
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from ray import serve
 
 from cifar_ray.config.addresses import LOOPBACK
 from cifar_ray.config.execution import ExecutionRequest
 from cifar_ray.config.labelling import LabellingConfig
 from cifar_ray.config.serving import ServerOptions, ServiceConfig
+from cifar_ray.errors import InputError
 from cifar_ray.models.bundle import Bundle
 from cifar_ray.on_ray.serving.application import NAME, REPLICA
+from cifar_ray.on_ray.serving.counts import Counts
 from cifar_ray.on_ray.serving.running import RunningService, running_service
 from cifar_ray.on_ray.session import Session
 from cifar_ray.prediction.local import LocalEngine
@@ -33,16 +36,23 @@ REPLICAS = 2
 CONNECTIONS = 8
 TIMEOUT_S = 300
 FLOAT32 = ExecutionRequest(device="cpu", precision="float32")
+CONFIG = ServiceConfig(
+    models={"box": str(Bundle.default().path)}, default_model="box", execution=FLOAT32
+)
+NEIGHBOUR = "somebody-else-s"
 
 
 @pytest.fixture(scope="module")
 def service(session: Session) -> Iterator[RunningService]:
-    config = ServiceConfig(
-        models={"box": str(Bundle.default().path)}, default_model="box", execution=FLOAT32
-    )
+    """The service; at the end it leaves alone what others have put beside it."""
     options = ServerOptions(port=free_port(), replicas=REPLICAS)
-    with running_service(config, options) as running:
+    with running_service(CONFIG, options) as running:
         yield running
+        neighbour = serve.deployment(Counts, ray_actor_options={"num_cpus": 0})
+        serve.run(neighbour.bind(), name=NEIGHBOUR, route_prefix=None)
+    applications = set(serve.status().applications)
+    serve.shutdown()
+    assert applications == {NEIGHBOUR}
 
 
 @pytest.fixture
@@ -53,6 +63,17 @@ def client(service: RunningService) -> Iterator[httpx.Client]:
 
 def replicas() -> list[psutil.Process]:
     return processes_of(f"ray::ServeReplica:{NAME}:{REPLICA}")
+
+
+def test_replicas_that_the_cluster_has_no_room_for_are_refused(session: Session) -> None:
+    gpu = CONFIG.model_copy(update={"execution": FLOAT32.model_copy(update={"device": "cuda"})})
+    for config, there in ((CONFIG, session.num_cpus), (gpu, session.num_gpus)):
+        options = ServerOptions(port=free_port(), replicas=int(there) + 1)
+        with (
+            pytest.raises(InputError, match=f"of (the cluster's|its) {there:g} "),
+            running_service(config, options),
+        ):
+            pass
 
 
 def test_answers_are_the_rows_of_labelling(
@@ -85,6 +106,15 @@ def test_broken_files_get_the_statuses_of_labelling(client: httpx.Client) -> Non
     files = [("image", data) for data in BROKEN.values()]
     results = client.post("/v1/predict", files=files).json()["results"]
     assert [result["status"] for result in results] == ["empty", "not_an_image", "not_an_image"]
+
+
+def test_a_serve_that_runs_there_already_is_left_alone(client: httpx.Client) -> None:
+    with (
+        pytest.raises(InputError, match="Serve already runs"),
+        running_service(CONFIG, ServerOptions(port=free_port())),
+    ):
+        pass
+    assert client.get("/readyz").json() == {"status": "ready"}
 
 
 def test_every_door_of_serve_is_on_loopback(service: RunningService, client: httpx.Client) -> None:

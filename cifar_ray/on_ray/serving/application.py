@@ -50,15 +50,20 @@ class Replica:
         return snapshots
 
     async def check_health(self) -> None:
-        """Tell what was counted, and ask for a new replica if a model fails."""
+        """Tell what was counted, and ask for a new replica if a model fails or a thread hangs."""
         if not self.service.healthy:
-            raise RuntimeError("a model does not answer")
+            raise RuntimeError("a model or a decoder does not answer")
         await self._all_counts()
+
+
+def replica_resources(config: ServiceConfig) -> dict[str, int]:
+    """Return what Ray must have free for each replica, under the names of an actor's options."""
+    gpus = {"num_gpus": 1} if config.execution.device == "cuda" else {}
+    return {"num_cpus": config.execution.threads, **gpus}
 
 
 def build(config: ServiceConfig, replicas: int = 1) -> serve.Application:
     """Return the application for `serve.run`."""
-    gpus = {"num_gpus": 1} if config.execution.device == "cuda" else {}
     replica: Any = serve.deployment(
         Replica,
         name=REPLICA,
@@ -67,7 +72,7 @@ def build(config: ServiceConfig, replicas: int = 1) -> serve.Application:
         max_queued_requests=MAX_QUEUED_REQUESTS,
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_S,
-        ray_actor_options={"num_cpus": config.execution.threads, **gpus},
+        ray_actor_options=replica_resources(config),
     )
     counts: Any = serve.deployment(Counts, name=COUNTS, ray_actor_options={"num_cpus": 0})
     application: serve.Application = replica.bind(config.model_dump_json(), counts.bind())

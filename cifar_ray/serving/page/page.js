@@ -63,9 +63,9 @@ async function ask(path, options = {}) {
   throw refusal;
 }
 
-async function predict(file, explain) {
+async function predict(file, model, explain) {
   const query = new URLSearchParams({ top_k: String(BARS), explain: String(explain) });
-  if ($("model").value) query.set("model", $("model").value);
+  if (model) query.set("model", model);
   const type = file.type.startsWith("image/") ? file.type : "application/octet-stream";
   const options = { method: "POST", body: file, headers: { "Content-Type": type } };
   for (let tries = 1; ; tries += 1) {
@@ -138,18 +138,21 @@ async function work() {
 }
 
 async function label({ file, card }) {
+  const model = $("model").value; // which may be another one when the evidence is asked for
   try {
     if (!file.size) throw new Refusal(TITLES.empty, "There is nothing in it.");
     if (service && file.size > service.limits.image_bytes) {
       const megabytes = Math.floor(service.limits.image_bytes / 2 ** 20);
       throw new Refusal(TITLES.too_large, `An image may have ${megabytes} MB.`);
     }
-    const result = await predict(file, false);
-    if (result.status === "ok") showAnswer(card, result, file);
+    const result = await predict(file, model, false);
+    if (!card.isConnected) return; // cleared away meanwhile
+    if (result.status === "ok") showAnswer(card, result, { file, model });
     else showRefusal(card, TITLES[result.status] ?? "No label", `${sentence(result.error)}.`);
     keep(card, file.name, result);
   } catch (refusal) {
     if (!(refusal instanceof Refusal)) throw refusal;
+    if (!card.isConnected) return;
     showRefusal(card, refusal.title, refusal.message);
     const again = card.querySelector(".again");
     again.hidden = !refusal.again;
@@ -202,7 +205,7 @@ function showRefusal(card, title, message) {
   speak(`${title}. ${message}`);
 }
 
-function showAnswer(card, result, file) {
+function showAnswer(card, result, asked) {
   const best = result.top[0];
   card.querySelector(".label").textContent = best.label;
   card.querySelector(".sure").textContent = percent(best.score);
@@ -212,8 +215,8 @@ function showAnswer(card, result, file) {
   show(doubt, unsure + rough);
   card.querySelector(".bars").replaceChildren(...result.top.map(bar));
   const evidence = card.querySelector(".evidence");
-  evidence.hidden = !file;
-  if (file) evidence.onclick = () => toggleEvidence(card, evidence, file);
+  evidence.hidden = !asked;
+  if (asked) evidence.onclick = () => toggleEvidence(card, evidence, asked);
   card.querySelector(".picture").alt = `Image labelled ${best.label}`;
   showState(card, "answer");
   speak(`${best.label}, ${percent(best.score)}`);
@@ -231,7 +234,7 @@ function bar({ label: name, score }) {
   return row;
 }
 
-async function toggleEvidence(card, button, file) {
+async function toggleEvidence(card, button, { file, model }) {
   const image = card.querySelector(".picture");
   const shown = button.getAttribute("aria-pressed") === "true";
   // Not `disabled`, which would take the focus away from who uses a keyboard.
@@ -240,7 +243,7 @@ async function toggleEvidence(card, button, file) {
     button.ariaBusy = "true";
     button.textContent = "Looking …";
     try {
-      card.evidence = (await predict(file, true)).explanation;
+      card.evidence = (await predict(file, model, true)).explanation;
       card.plain = image.src;
     } catch (refusal) {
       if (!(refusal instanceof Refusal)) throw refusal;

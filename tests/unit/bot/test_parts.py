@@ -11,8 +11,10 @@ from cifar_ray.bot import texts
 from cifar_ray.bot.allowance import Allowance
 from cifar_ray.bot.client import Result, Score, ServiceAway, ServiceClient, ServiceRefused
 from cifar_ray.bot.running import WithoutSecrets
-from cifar_ray.config.bot import BotSettings, settings_from
+from cifar_ray.config.bot import KEY_VARIABLE, BotSettings, settings_from
+from cifar_ray.config.serving import Limits, digest_of_key
 from cifar_ray.errors import InputError
+from cifar_ray.serving.app import create_app
 from tests.serving import free_port, over_http
 from tests.unit.serving.conftest import MakeService
 
@@ -47,13 +49,39 @@ def test_a_service_that_stays_away_is_told_apart_from_one_that_refuses() -> None
 
 
 def test_a_request_that_the_service_refuses_says_why(make_service: MakeService) -> None:
-    from cifar_ray.serving.app import create_app
-
     app = create_app(make_service(limits={"images": 1}))
     with over_http(app, free_port()) as url:
         settings = BotSettings(token=SecretStr("t"), service_url=url)
         with pytest.raises(ServiceRefused, match="1 images"):
             asyncio.run(ServiceClient(settings).label([b"a", b"b"]))
+
+
+def test_an_album_of_more_bytes_than_a_request_may_have_is_labelled(
+    make_service: MakeService,
+) -> None:
+    files = [b"no image".ljust(6 * 10**6)] * 9
+    assert sum(map(len, files)) > Limits().request_bytes
+    with over_http(create_app(make_service()), free_port()) as url:
+        settings = BotSettings(token=SecretStr("t"), service_url=url, patience_s=0.0)
+        results = asyncio.run(ServiceClient(settings).label(files))
+    assert [result.status for result in results] == ["not_an_image"] * 9
+
+
+def test_no_file_is_promised_a_look_that_the_service_refuses() -> None:
+    assert Limits().image_bytes >= texts.MAX_FILE_BYTES
+    assert f"up to {texts.MAX_FILE_BYTES // 10**6} MB" in texts.HELP
+
+
+def test_a_key_that_the_service_does_not_know_is_the_operator_s_matter(
+    make_service: MakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = make_service(api_key_digests=(digest_of_key("another key of somebody"),))
+    with over_http(create_app(service), free_port()) as url:
+        settings = BotSettings(token=SecretStr("t"), service_url=url, api_key=SecretStr("wrong"))
+        with pytest.raises(ServiceAway):
+            asyncio.run(ServiceClient(settings).label([b"no image"]))
+    assert KEY_VARIABLE in caplog.text
+    assert "wrong" not in caplog.text
 
 
 def test_probabilities_are_never_said_to_be_certain() -> None:
@@ -89,3 +117,7 @@ def test_settings_hide_the_token_and_refuse_what_is_no_address() -> None:
     assert settings.service_url == "http://127.0.0.1:8000"
     with pytest.raises(InputError, match="--service nowhere"):
         settings_from(environment, "nowhere", "https://example.com", 3)
+    with pytest.raises(InputError, match=f"{KEY_VARIABLE} holds"):
+        settings_from(
+            {**environment, KEY_VARIABLE: "Schlüssel"}, "http://127.0.0.1", "https://example.com", 3
+        )

@@ -17,6 +17,23 @@ def test_two_models_of_one_name(cli: Cli) -> None:
     assert "Two models would be called mine." in told
 
 
+def test_a_place_with_an_equals_sign_in_it_is_a_place(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cifar_ray.models.bundle import Bundle
+
+    monkeypatch.chdir(tmp_path)
+    Path("lr=0.1").symlink_to(Bundle.default().path)
+    for place in (tmp_path / "lr=0.1", "lr=0.1", f"mine={tmp_path / 'lr=0.1'}"):
+        code, told = cli("serve", place, place)
+        assert code == 2
+        assert "Two models would be called" in told
+    for place in (tmp_path / "lr=0.2", f"mine={tmp_path / 'lr=0.2'}"):
+        code, told = cli("serve", place)
+        assert code == 2
+        assert "lr=0.2: a bundle is a folder" in told
+
+
 def test_a_bundle_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
     code, told = cli("serve", tmp_path / "nowhere")
     assert code == 2

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from cifar_ray.errors import ImageFault
 from cifar_ray.images.decode import DecodeOptions, decode
 from tests.unit.images.drawn import draw, encode
-from tests.unit.images.hostile import chunk
+from tests.unit.images.hostile import chunk, many_scans
 
 PILLOW = DecodeOptions("pillow")
 FAST = DecodeOptions("simplejpeg")
@@ -238,6 +238,13 @@ def test_too_many_pixels_by_the_header_are_too_large(name: str, options: DecodeO
     data = encode(draw(50, 40), name)
     assert status_of(data, DecodeOptions(options.decoder, max_pixels=2000)) == "ok"
     assert status_of(data, DecodeOptions(options.decoder, max_pixels=1999)) == "too_large"
+
+
+@BOTH
+def test_scans_are_held_against_the_pixels_that_are_allowed(options: DecodeOptions) -> None:
+    data = many_scans(64, 20)
+    assert status_of(data, DecodeOptions(options.decoder, max_pixels=4 * 64**2)) == "ok"
+    assert status_of(data, DecodeOptions(options.decoder, max_pixels=64**2)) == "too_large"
 
 
 @BOTH

@@ -9,6 +9,7 @@ import pytest
 from cifar_ray.config.execution import Execution
 from cifar_ray.models.backends import Backend, Outputs, Pending
 from cifar_ray.serving.batching import Batcher
+from cifar_ray.serving.work import Work
 
 
 class Echo(Backend):
@@ -39,7 +40,8 @@ def run(number: int, parallel: int = 1, cancel: int = 0) -> tuple[list[int], lis
     """Ask for images at once while the first batch is held up; return answers and batch sizes."""
     sizes: list[int] = []
     opened = threading.Event()
-    batcher = Batcher([Echo(size, parallel, opened) for size in (1, 4, 16)], sizes.append)
+    echoes = [Echo(size, parallel, opened) for size in (1, 4, 16)]
+    batcher = Batcher(echoes, sizes.append, Work())
 
     async def ask() -> list[int]:
         tasks = [asyncio.ensure_future(batcher.logits(image(value))) for value in range(number)]
@@ -79,7 +81,7 @@ def test_requests_that_were_given_up_are_not_computed() -> None:
 def test_a_broken_model_is_told_to_those_in_the_batch_and_known_until_it_answers_again() -> None:
     opened = threading.Event()
     opened.set()
-    batcher = Batcher([Echo(1, 1, opened)], lambda size: None)
+    batcher = Batcher([Echo(1, 1, opened)], lambda size: None, Work())
 
     async def ask(value: int) -> int:
         return int((await batcher.logits(image(value)))[0])
@@ -89,3 +91,18 @@ def test_a_broken_model_is_told_to_those_in_the_batch_and_known_until_it_answers
     assert batcher.fault is not None
     assert asyncio.run(ask(7)) == 7
     assert batcher.fault is None
+
+
+def test_a_batch_that_does_not_end_is_seen_from_outside() -> None:
+    opened, work = threading.Event(), Work()
+    batcher = Batcher([Echo(1, 1, opened)], lambda size: None, work)
+
+    async def ask() -> None:
+        asked = asyncio.ensure_future(batcher.logits(image(7)))
+        while not work.longest_s:
+            await asyncio.sleep(0)
+        opened.set()
+        await asked
+
+    asyncio.run(ask())
+    assert work.longest_s == 0

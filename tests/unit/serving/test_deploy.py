@@ -14,6 +14,7 @@ from cifar_ray.cli.main import app
 from cifar_ray.config.addresses import SERVE_PORT, SERVICE_URL
 from cifar_ray.config.bot import KEY_VARIABLE, TOKEN_VARIABLE
 from cifar_ray.config.serving import Limits, ServiceConfig
+from cifar_ray.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 FOLDER = REPOSITORY / "deploy" / "serve"
@@ -86,6 +87,13 @@ def test_units_start_verbs_with_options_that_there_are(name: str) -> None:
     group: Any = typer.main.get_command(app)
     command = group.commands[verb]
     command.make_context(verb, list(arguments))  # raises for an unknown option
+
+
+@pytest.mark.parametrize("name", ["cifar-ray-serve.service", "cifar-ray-bot.service"])
+def test_units_are_not_started_again_and_again_for_what_is_set_wrong(name: str) -> None:
+    lines = (FOLDER / name).read_text().splitlines()
+    assert "Restart=on-failure" in lines
+    assert f"RestartPreventExitStatus={InputError.exit_code}" in lines
 
 
 def test_the_bot_s_unit_asks_where_the_service_s_unit_answers() -> None:

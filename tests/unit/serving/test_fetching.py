@@ -2,7 +2,10 @@
 
 import asyncio
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -10,13 +13,28 @@ import pytest
 from cifar_ray.config.serving import Limits, ServiceConfig, origin_of
 from cifar_ray.errors import ImageFault
 from cifar_ray.serving.fetching import Fetcher, is_public
+from tests.unit.serving.conftest import MakeService, client_of
 
 LIMITS = Limits(image_bytes=100)
-BODIES = {"/image": (200, b"bytes"), "/large": (200, b"x" * 101), "/gone": (404, b"")}
+AT_ONCE = 12
+BODIES = {
+    "/image": (200, b"bytes"),
+    "/full": (200, b"x" * 100),
+    "/large": (200, b"x" * 101),
+    "/gone": (404, b""),
+    "/together": (200, b"bytes"),
+}
 
 
 class Site(BaseHTTPRequestHandler):
+    together: threading.Barrier
+
     def do_GET(self) -> None:
+        if self.path == "/drip":
+            self.drip()
+            return
+        if self.path == "/together":
+            self.together.wait()
         status, body = BODIES.get(self.path, (302, b""))
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
@@ -25,12 +43,22 @@ class Site(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def drip(self) -> None:
+        """Send a byte again and again, for longer than anybody waits for all of them."""
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):  # given up by who asked
+            for _ in range(50):
+                self.wfile.write(b"x")
+                time.sleep(0.1)
+
     def log_message(self, format: str, *args: object) -> None:
         """Keep the test's output clean."""
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
+    Site.together = threading.Barrier(AT_ONCE, timeout=60)
     with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -48,6 +76,44 @@ def test_listed_places_give_images_and_faults_their_statuses(site: str) -> None:
     paths = ("/image", "/large", "/gone", "/redirected")
     got = fetch(fetcher, *(site + path for path in paths))
     assert got == ["bytes", "too_large", "not_found", "fetch_failed"]
+
+
+def test_a_json_list_of_urls_gets_a_result_each_in_its_order(
+    make_service: MakeService, site: str, picture: bytes
+) -> None:
+    BODIES["/picture"] = (200, picture)
+    service = make_service(url_origins=(site,))
+    urls = [f"{site}/gone", f"{site}/picture", "https://elsewhere.example/a.png", f"{site}/image"]
+    with client_of(service) as client:
+
+        def statuses() -> list[str]:
+            answer = client.post("/v1/predict", json=urls)
+            assert answer.status_code == 200
+            return [result["status"] for result in answer.json()["results"]]
+
+        assert client.get("/v1/model").json()["urls"]
+        assert statuses() == ["fetch_failed", "fetch_failed", "denied", "fetch_failed"]
+        # The site is within this network, where nobody is let in but by a test.
+        service.fetcher = Fetcher([site], service.config.limits, may_reach=lambda address: True)
+        assert statuses() == ["not_found", "ok", "denied", "not_an_image"]
+
+
+def test_one_address_that_drips_keeps_no_other_from_its_image(site: str) -> None:
+    fetcher = Fetcher([site], Limits(request_s=6.0), may_reach=lambda address: True)
+    assert fetch(fetcher, f"{site}/drip", f"{site}/image") == ["fetch_failed", "bytes"]
+
+
+def test_the_addresses_of_a_request_share_its_bytes(site: str) -> None:
+    limits = Limits(image_bytes=100, request_bytes=250)
+    fetcher = Fetcher([site], limits, may_reach=lambda address: True)
+    for _ in range(2):  # each request has its own
+        got = fetch(fetcher, *[f"{site}/full"] * 4)
+        assert Counter(got) == {"x" * 100: 2, "too_large": 2}
+
+
+def test_no_address_waits_for_others(site: str) -> None:
+    fetcher = Fetcher([site], LIMITS, may_reach=lambda address: True)
+    assert fetch(fetcher, *[f"{site}/together"] * AT_ONCE) == ["bytes"] * AT_ONCE
 
 
 def test_a_listed_name_that_leads_into_this_network_is_not_followed(site: str) -> None:

@@ -1,16 +1,20 @@
 """Who is let in, and when nobody is."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from PIL import PngImagePlugin
 from starlette.testclient import TestClient
 
+from cifar_ray.config.addresses import answered_names, is_loopback
 from cifar_ray.config.serving import digest_of_key
 from cifar_ray.errors import InputError
 from cifar_ray.serving.app import create_app
 from cifar_ray.serving.service import Service
+from tests.unit.images.hostile import chunk, png
 from tests.unit.serving.conftest import MakeService, client_of
 
 URL = "/v1/predict"
@@ -52,11 +56,32 @@ def test_other_origins_read_no_answer_unless_they_are_listed(make_service: MakeS
         assert "access-control-allow-origin" not in client.options(URL, headers=stranger).headers
 
 
-def test_a_name_that_was_pointed_at_this_machine_is_refused(make_service: MakeService) -> None:
-    service = make_service(allowed_hosts=("localhost", "127.0.0.1"))
-    with client_of(service, base_url="http://localhost:8000") as client:
-        assert client.get("/v1/model").status_code == 200
-        assert client.get("/v1/model", headers={"Host": "evil.example"}).status_code == 400
+@pytest.mark.parametrize(
+    ("host", "given", "answered"),
+    [
+        ("127.0.0.1", (), {"localhost", "127.0.0.1", "[::1]"}),
+        ("::1", (), {"localhost", "127.0.0.1", "[::1]"}),
+        ("192.0.2.7", (), {"localhost", "127.0.0.1", "[::1]", "192.0.2.7", "name", "evil.example"}),
+        ("0.0.0.0", ("name",), {"localhost", "127.0.0.1", "[::1]", "name"}),
+        ("192.0.2.7", ("name",), {"localhost", "127.0.0.1", "[::1]", "192.0.2.7", "name"}),
+    ],
+)
+def test_a_name_that_was_pointed_at_this_machine_is_refused(
+    make_service: MakeService, host: str, given: tuple[str, ...], answered: set[str]
+) -> None:
+    service = make_service(allowed_hosts=answered_names(host, given))
+    asked = ("localhost", "127.0.0.1", "[::1]", "192.0.2.7", "name", "evil.example")
+    with client_of(service) as client:
+        codes = {
+            name: client.get("/v1/model", headers={"Host": f"{name}:8000"}).status_code
+            for name in asked
+        }
+    assert codes == {name: 200 if name in answered else 400 for name in asked}
+
+
+def test_a_service_is_reached_by_others_unless_it_listens_on_loopback() -> None:
+    assert all(map(is_loopback, ("127.0.0.1", "127.8.9.1", "::1", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.0.2.7", "labels.example.com")))
 
 
 def test_every_answer_forbids_scripts_of_others(client: TestClient) -> None:
@@ -133,8 +158,52 @@ def test_a_model_that_failed_makes_the_service_unready(make_service: MakeService
         assert client.get("/healthz").status_code == 200
 
 
-@pytest.mark.parametrize("text", ["", "# a comment\n", "short\n", KEY + "\nshort\n"])
-def test_a_file_of_keys_holds_long_ones(text: str) -> None:
+def test_an_image_that_stalls_its_decoder_makes_the_service_unready_until_it_ends(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+
+    def stall(stream: PngImagePlugin.PngStream, _: int, length: int) -> bytes:
+        released.wait()
+        data: bytes = stream.fp.read(length)
+        return data
+
+    # A chunk that does to Pillow what a broken decoder may do.
+    monkeypatch.setattr(PngImagePlugin.PngStream, "chunk_evIl", stall, raising=False)
+    service = make_service(limits={"request_s": 0.1})
+    stalling = png(8, 8, chunk(b"evIl", b"stall"))
+    with client_of(service) as client:
+        try:
+            assert client.get("/readyz").status_code == 200
+            assert client.post(URL, content=stalling, headers=PNG).status_code == 503
+            while client.get("/readyz").status_code == 200:
+                pass
+        finally:
+            released.set()
+        while client.get("/readyz").status_code == 503:
+            pass
+
+
+def test_a_picture_of_the_evidence_is_seen_while_it_is_drawn(
+    make_service: MakeService, picture: bytes
+) -> None:
+    service = make_service()
+
+    async def explain() -> None:
+        asked = asyncio.ensure_future(service.models["first"].explainer.explain(picture, 0))
+        while not service.work.longest_s:
+            assert not asked.done()
+            await asyncio.sleep(0)
+        await asked
+
+    asyncio.run(explain())
+    assert service.work.longest_s == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# a comment\n", "short\n", KEY + "\nshort\n", "ein langer Schlüssel"]
+)
+def test_a_file_of_keys_holds_long_ones_of_ascii(text: str) -> None:
     from cifar_ray.config.serving import key_digests
 
     with pytest.raises(InputError, match="at least 16 characters"):

@@ -32,8 +32,12 @@ BOUNDED = settings(
 )
 
 
-def test_made_up_requests_get_what_the_document_says(make_service: MakeService) -> None:
-    schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(make_service()))
+@pytest.mark.parametrize("url_origins", [(), ("http://localhost",)], ids=["", "urls"])
+def test_made_up_requests_get_what_the_document_says(
+    make_service: MakeService, url_origins: tuple[str, ...]
+) -> None:
+    app = create_app(make_service(url_origins=url_origins))
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     operations = [found.ok() for found in schema.get_all_operations()]
     assert "/v1/predict" in {operation.path for operation in operations}
     for operation in operations:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks import tune as benchmark
 from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.search import SearchSpec
-from cifar_ray.config.spaces import parse_space
+from cifar_ray.config.spaces import get_space, parse_space
 from cifar_ray.config.training import override
 from cifar_ray.models.bundle import Bundle
 from cifar_ray.on_ray.tuning.events import KILLED
@@ -262,3 +264,18 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(data: Path, tmp_path: Path) 
     assert "Traceback" not in output
     assert (tmp_path / "run" / "trials.parquet").exists()
     assert not (tmp_path / "run" / "ray").exists()
+
+
+@pytest.mark.usefixtures("session")
+def test_the_benchmark_of_overhead_begins_half_a_search_again_and_counts_its_trainings(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = override(get_recipe("cnn-122k"), SETTINGS)
+    space = get_space("optimizer", config)
+    half = tmp_path / "overhead-0" / "trials"
+    half.mkdir(parents=True)
+    benchmark.overhead(benchmark.Setting(str(data), space, tmp_path, config, 1, 1, 1))
+    assert len(list(half.glob(f"*/{benchmark.CLOCK}"))) == 2 * benchmark.EQUAL_ROUNDS
+    ratio = re.search(r"ratio (\d+\.\d+)", capsys.readouterr().out)
+    assert ratio is not None
+    assert float(ratio[1]) > 1

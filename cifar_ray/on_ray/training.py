@@ -87,13 +87,7 @@ def _resources(spec: TrainingSpec, session: Session) -> dict[str, float]:
 def _train_worker(content: dict[str, Any]) -> dict[str, Any]:
     """Train on this rank; rank 0's return value reaches the driver."""
     spec = TrainingSpec.model_validate(content)
-    context = ray.train.get_context()
-    ranks = Ranks(
-        context.get_world_rank(),
-        context.get_world_size(),
-        _averaging(spec),
-        torch.distributed.all_reduce,
-    )
+    ranks = ranks_of_group(spec.device)
     board = RunBoard(spec.run)
 
     def on_step(step: Step) -> None:
@@ -112,11 +106,22 @@ def _train_worker(content: dict[str, Any]) -> dict[str, Any]:
     return metrics or {}
 
 
-def _averaging(spec: TrainingSpec) -> Callable[[nn.Module], nn.Module]:
+def ranks_of_group(device: str) -> Ranks:
+    """Return this worker's place among those that Ray Train has put together."""
+    context = ray.train.get_context()
+    return Ranks(
+        context.get_world_rank(),
+        context.get_world_size(),
+        _averaging(device),
+        torch.distributed.all_reduce,
+    )
+
+
+def _averaging(device: str) -> Callable[[nn.Module], nn.Module]:
     def wrap(network: nn.Module) -> nn.Module:
-        if spec.device == "cuda":
-            device = ray.train.torch.get_device()
-            return DistributedDataParallel(network.to(device), device_ids=[device.index])
+        if device == "cuda":
+            own = ray.train.torch.get_device()
+            return DistributedDataParallel(network.to(own), device_ids=[own.index])
         return DistributedDataParallel(network)
 
     return wrap

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from benchmarks import tune as benchmark
 from cifar_ray.config.recipes import get_recipe
@@ -22,11 +23,14 @@ from cifar_ray.models.bundle import Bundle
 from cifar_ray.on_ray.tuning.events import KILLED
 from cifar_ray.on_ray.tuning.search import search
 from cifar_ray.runs import SearchRun
-from cifar_ray.training.pipeline import Watcher
+from cifar_ray.training.checkpoint import averaged_weights
+from cifar_ray.training.loop import Ranks
+from cifar_ray.training.pipeline import Watcher, make_trainer
 from cifar_ray.training.search.opening import open_search, read_search
 from cifar_ray.training.search.record import Records
 from cifar_ray.training.search.refit import refit
 from cifar_ray.training.search.report import render
+from cifar_ray.training.search.trial import images
 from tests.cluster.conftest import REPOSITORY, environment, processes_of
 from tests.drawing import draw_classes
 
@@ -154,12 +158,28 @@ def test_a_population_exploits_and_tells_its_lineage(data: Path, tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("session")
-def test_a_trial_may_train_in_two_processes(data: Path, tmp_path: Path) -> None:
-    records = run(spec_of(data, tmp_path / "run", num_trials=1, workers_per_trial=2))
-    alone = run(spec_of(data, tmp_path / "alone", num_trials=1))
-    together, one = records.trials[0].history, alone.trials[0].history
-    assert len(together) == len(one) == 4
-    assert together[-1]["validation_loss"] == pytest.approx(one[-1]["validation_loss"], abs=0.02)
+def test_two_processes_report_the_network_that_their_trial_keeps(
+    data: Path, tmp_path: Path
+) -> None:
+    spec = spec_of(
+        data,
+        tmp_path / "run",
+        "learning_rate = {choice = [1e-3]}",
+        # Batch norm's statistics are shared, too.
+        config=override(get_recipe("cnn-122k"), [*SETTINGS, "epochs=8", "network=cnn-bn"]),
+        num_trials=1,
+        workers_per_trial=2,
+    )
+    records = run(spec)
+    best = records.trials[0].best
+    assert best is not None
+    assert best["validation_accuracy"] > 0.9
+    training, validation = images(spec.data, spec.config, 32)
+    trainer = make_trainer(spec.config, training, torch.device("cpu"), Ranks())
+    kept = averaged_weights(records.run.trial(0).training.checkpoints, int(best["epoch"]))
+    trainer.averaged.load_state_dict(kept)
+    reported = (best["validation_loss"], best["validation_accuracy"])
+    assert trainer.validate(validation) == pytest.approx(reported, rel=1e-3)
 
 
 def start(spec: SearchSpec) -> "subprocess.Popen[bytes]":

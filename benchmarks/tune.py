@@ -1,21 +1,30 @@
 """A search beside the recipe's own parameters, and ASHA beside random: `python -m benchmarks.tune`.
 
-Three questions, each a table of its own:
+Three questions, each a table of its own; `--only` asks one of them:
 
     default    the best of a 16-trial ASHA search and the recipe as it is, each trained in full with
-               three seeds; accuracy on test images, which the search has never seen
+               three seeds; accuracy of the bundles on DATA's own test images (CIFAR-10's
+               `test.parquet`), which neither the search nor any of these trainings looks at
     budget     ASHA and random search with as many epochs: the best validation accuracy by the time
                that each number of epochs was trained, over five seeds of the search
-    overhead   wall time of a search over the sum of its trainings' time, divided by the trials that
-               run at once; counted from the second trial of each worker, when actors are warm
+    overhead   what is left of the time of a search's workers when its trainings are taken away,
+               validation and checkpoints with them: equal trials, one after another in each
+               worker, counted from the end of its first until the end of its last
+
+On two slow cores, all three in about half an hour:
+
+    python -m benchmarks.tune --folder FOLDER --train-seeds 2 --search-seeds 2 \\
+        --set splits.num_training_images=10000
 """
 
 import argparse
 import json
 import os
 import platform
+import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -30,16 +39,27 @@ from cifar_ray import __version__
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.search import SearchSpec
-from cifar_ray.config.spaces import Parameters, apply, describe, get_space
+from cifar_ray.config.spaces import Parameters, Space, apply, describe, get_space, parse_space
 from cifar_ray.config.training import TrainingConfig, TrainingSpec, override
 from cifar_ray.on_ray.session import ray_session
+from cifar_ray.on_ray.tuning import trainable
 from cifar_ray.on_ray.tuning.search import search
-from cifar_ray.runs import TrainingRun
-from cifar_ray.training.loop import Ranks
+from cifar_ray.training.evaluate_bundles import evaluate_bundles
+from cifar_ray.training.loop import EpochRow, Ranks
 from cifar_ray.training.pipeline import Watcher, train
 from cifar_ray.training.resume import open_run
 from cifar_ray.training.search.opening import open_search
 from cifar_ray.training.search.record import Records
+from cifar_ray.training.search.trial import Report, train_trial
+
+FULL_TRAININGS = 6
+"""As many may the search's epochs make, that is to beat the recipe."""
+EQUAL = "learning_rate = {log_uniform = [3e-4, 1e-2]}"
+"""Trials that take equally long."""
+EQUAL_EPOCHS = 2
+EQUAL_ROUNDS = 6
+"""Trials a worker."""
+CLOCK = "clock.json"
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -47,7 +67,7 @@ console = Console(soft_wrap=True, highlight=False)
 @dataclass(frozen=True)
 class Setting:
     data: str
-    space: str
+    space: Space
     folder: Path
     config: TrainingConfig
     trials: int
@@ -61,15 +81,19 @@ class Searched:
     curve: list[tuple[int, float]]
     """Epochs trained so far, and the best validation accuracy by then."""
     wall_s: float
-    """From the first epoch's end to the last trial's."""
+    """Of all of it: Tune's start, workers' start, the last trial alone."""
 
 
 def run_search(setting: Setting, name: str, scheduler: str, trials: int, seed: int) -> Searched:
-    """Search in a folder of its own; a search that is there already is only read."""
+    """Search in a folder of its own; one that is there whole is read, another begun again."""
     folder = setting.folder / f"{name}-{seed}"
+    kept = folder / "curve.json"
+    if not kept.exists():
+        # Half a search has half a curve, and its time would be that of the other half.
+        shutil.rmtree(folder, ignore_errors=True)
     spec = SearchSpec(
         config=setting.config,
-        space=get_space(setting.space, setting.config),
+        space=setting.space,
         search="random",
         scheduler=scheduler,
         num_trials=trials,
@@ -79,20 +103,20 @@ def run_search(setting: Setting, name: str, scheduler: str, trials: int, seed: i
         code_version=__version__,
     )
     open_search(spec)
-    kept = folder / "curve.json"
     curve: list[tuple[int, float]] = []
-    clock: list[float] = []
 
     def watch(records: Records) -> None:
-        epochs = sum(len(trial.history) for trial in records.trials.values())
+        epochs = epochs_of(records)
         best = records.best()
         if best is not None and best.accuracy is not None and (not curve or epochs > curve[-1][0]):
             curve.append((epochs, best.accuracy))
-            clock.append(time.monotonic())
 
     if not kept.exists():
-        search(Records.load(spec), None, watch)
-        wall_s = time.monotonic() - clock[0]
+        records = Records.load(spec)
+        started = time.monotonic()
+        search(records, None, watch)
+        wall_s = time.monotonic() - started
+        watch(records)
         kept.write_text(json.dumps({"curve": curve, "wall_s": wall_s}))
     content = json.loads(kept.read_text())
     records = Records.load(spec)
@@ -100,13 +124,13 @@ def run_search(setting: Setting, name: str, scheduler: str, trials: int, seed: i
     return Searched(records, [(n, a) for n, a in content["curve"]], content["wall_s"])
 
 
-def epochs_of(searched: Searched) -> int:
-    return sum(len(trial.history) for trial in searched.records.trials.values())
+def epochs_of(records: Records) -> int:
+    return sum(len(trial.history) for trial in records.trials.values())
 
 
-def accuracies_on_test(setting: Setting, name: str, parameters: Parameters) -> list[float]:
-    """Train in full with each seed and return the accuracies on test images."""
-    found = []
+def train_in_full(setting: Setting, name: str, parameters: Parameters) -> list[Path]:
+    """Train with each seed and return the runs."""
+    runs = []
     for seed in range(setting.train_seeds):
         run = setting.folder / f"full-{name}-{seed}"
         config = override(apply(setting.config, parameters), [f"seed={seed}"])
@@ -119,26 +143,38 @@ def accuracies_on_test(setting: Setting, name: str, parameters: Parameters) -> l
         )
         if open_run(spec) is None:
             train(spec, Ranks(), Watcher())
-        found.append(json.loads(TrainingRun(run).metrics.read_text())["accuracy"])
-    return found
+        runs.append(run)
+    return runs
+
+
+def accuracies_on_test(setting: Setting, runs: Sequence[Path]) -> list[float]:
+    """Judge the runs' bundles by DATA's own test images, as `cifar-ray evaluate` does."""
+    found = evaluate_bundles(list(map(str, runs)), setting.data, setting.folder / "evaluation")
+    if found[0].held_out.split != "test":
+        raise SystemExit(f"--data {setting.data} has no test images of its own.")
+    console.print(f"On {found[0].held_out.description}:")
+    return [evaluation.metrics["accuracy"] for evaluation in found]
 
 
 def against_default(setting: Setting) -> None:
     searched = run_search(setting, "asha", "asha", setting.trials, 0)
     best = searched.records.best()
     assert best is not None
+    runs = train_in_full(setting, "recipe", {}) + train_in_full(setting, "best", best.parameters)
+    accuracies = accuracies_on_test(setting, runs)
+    of_recipe, of_best = accuracies[: setting.train_seeds], accuracies[setting.train_seeds :]
     table = Table("", "test accuracy", "sd", "each seed")
-    for name, parameters in (("recipe as it is", {}), ("best of the search", best.parameters)):
-        values = accuracies_on_test(setting, name.split()[0], parameters)
+    for name, values in (("recipe as it is", of_recipe), ("best of the search", of_best)):
         spread = f"{100 * stdev(values):.2f}" if len(values) > 1 else ""
         each = ", ".join(f"{100 * value:.2f}" for value in values)
         table.add_row(name, f"{100 * mean(values):.2f} %", spread, each)
     console.print(table)
-    whole = epochs_of(searched) / setting.config.epochs
+    epochs, allowed = epochs_of(searched.records), FULL_TRAININGS * setting.config.epochs
     console.print(
-        f"The search: {setting.trials} trials, {epochs_of(searched)} epochs, as many as "
-        f"{whole:.1f} full trainings. Its best: {describe(best.parameters)}; "
-        f"{best.accuracy:.2%} on validation images."
+        f"The best beats the recipe by {100 * (mean(of_best) - mean(of_recipe)):+.2f} points. The "
+        f"search: {setting.trials} trials, {epochs} epochs; {FULL_TRAININGS} full trainings are "
+        f"{allowed}: {'kept' if epochs <= allowed else 'NOT KEPT'}. Its best: "
+        f"{describe(best.parameters)}; {best.accuracy:.2%} on validation images."
     )
 
 
@@ -148,9 +184,9 @@ def budget(setting: Setting) -> None:
     for seed in range(setting.search_seeds):
         asha = run_search(setting, "asha", "asha", setting.trials, seed)
         results["asha"].append(asha)
-        fulls = -(-epochs_of(asha) // setting.config.epochs)
+        fulls = -(-epochs_of(asha.records) // setting.config.epochs)
         results["random"].append(run_search(setting, "random", "none", fulls, seed))
-    least = min(epochs_of(one) for runs in results.values() for one in runs)
+    least = min(epochs_of(one.records) for runs in results.values() for one in runs)
     marks = [round(least * share) for share in (0.25, 0.5, 0.75, 1.0)]
     table = Table("best validation accuracy after", *(f"{mark} epochs" for mark in marks))
     for name, runs in results.items():
@@ -183,26 +219,74 @@ def plot(results: dict[str, list[Searched]], path: Path) -> None:
     console.print(f"Plot: {path}")
 
 
+@dataclass(frozen=True)
+class Clock:
+    """A trial's training by the clock of its worker."""
+
+    worker: int
+    ended: float
+    busy_s: float
+    """Without the reports, for which the worker waits for Tune."""
+
+
+def timed_train_trial(
+    spec: TrainingSpec, base: TrainingConfig, ranks: Ranks, report: Report, again: bool = True
+) -> None:
+    """Train a trial as its worker does, and leave its clock in its folder."""
+    busy_s, since = 0.0, time.monotonic()
+
+    def told(row: EpochRow) -> None:
+        nonlocal busy_s, since
+        busy_s += time.monotonic() - since
+        report(row)
+        since = time.monotonic()
+
+    train_trial(spec, base, ranks, told, again)
+    ended = time.monotonic()
+    clock = Clock(os.getpid(), ended, busy_s + ended - since)
+    (Path(spec.run) / CLOCK).write_text(json.dumps(asdict(clock)))
+
+
+def occupied(clocks: Sequence[Clock]) -> tuple[float, float]:
+    """Return seconds of warm workers, and those of them that were training, over all workers."""
+    elapsed_s = busy_s = 0.0
+    for worker in {clock.worker for clock in clocks}:
+        first, *warm = sorted(
+            (clock for clock in clocks if clock.worker == worker), key=lambda clock: clock.ended
+        )
+        elapsed_s += max((clock.ended for clock in warm), default=first.ended) - first.ended
+        busy_s += sum(clock.busy_s for clock in warm)
+    return elapsed_s, busy_s
+
+
 def overhead(setting: Setting) -> None:
-    """Warm workers only: one Ray for all, and the clock starts with the first epoch's end."""
-    searched = run_search(setting, "overhead", "none", 2 * usable_cores(), 0)
-    trained = sum(trial.seconds for trial in searched.records.trials.values())
-    # The first epochs of the trials that run at once end before the clock starts, or about then.
-    first = sum(
-        trial.history[0]["seconds"]
-        for number, trial in searched.records.trials.items()
-        if number < usable_cores()
-    )
-    ratio = searched.wall_s * usable_cores() / (trained - first)
+    """Equal trials, so that no worker waits at the end for another's longer one."""
+    config = override(setting.config, [f"epochs={EQUAL_EPOCHS}"])
+    equal = replace(setting, config=config, space=parse_space("equal", EQUAL, config))
+    # Workers are sent the function that their trials call, so that they call this one.
+    trainable.train_trial = timed_train_trial
+    trials = EQUAL_ROUNDS * usable_cores()
+    try:
+        searched = run_search(equal, "overhead", "none", trials, 0)
+    finally:
+        trainable.train_trial = train_trial
+    folders = [searched.records.run.trial(number).folder for number in range(trials)]
+    clocks = [Clock(**json.loads((folder / CLOCK).read_text())) for folder in folders]
+    elapsed_s, busy_s = occupied(clocks)
+    assert busy_s, "no worker trained a second trial"
     console.print(
-        f"Search {searched.wall_s:.1f} s × {usable_cores()} at once, trainings "
-        f"{trained - first:.1f} s without validation: ratio {ratio:.3f}"
+        f"Warm workers {elapsed_s:.1f} s, of which trainings with validation and checkpoints "
+        f"{busy_s:.1f} s: ratio {elapsed_s / busy_s:.3f}. {trials} trials of {EQUAL_EPOCHS} "
+        f"epochs; the search as a whole, with the workers' start, {searched.wall_s:.1f} s."
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["default", "budget", "overhead"])
+    questions = {"default": against_default, "budget": budget, "overhead": overhead}
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", choices=questions, help="instead of all three")
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--recipe", default="cnn-122k")
     parser.add_argument("--space", default="optimizer")
@@ -217,11 +301,12 @@ def main() -> None:
     mpl.use("agg")
     folder = options.folder.expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    config = override(get_recipe(options.recipe), options.set)
     setting = Setting(
         options.data,
-        options.space,
+        get_space(options.space, config),
         folder,
-        override(get_recipe(options.recipe), options.set),
+        config,
         options.trials,
         options.train_seeds,
         options.search_seeds,
@@ -232,8 +317,11 @@ def main() -> None:
         f"{' '.join(options.set)}, space {options.space}"
     )
     with ray_session("local"):
-        for part in options.parts:
-            {"default": against_default, "budget": budget, "overhead": overhead}[part](setting)
+        for name, answer in questions.items():
+            if options.only in (None, name):
+                started = time.monotonic()
+                answer(setting)
+                console.print(f"({name}: {time.monotonic() - started:.0f} s)\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from cifar_ray.training.search.record import Records, TrialRecord
 
 NUM_DRY = 10
+WITH_RESUME = ("resume", "gpus_per_trial", "refit", "dry_run", "address", "json_")
 EXAMPLES = """
 [bold]Examples[/bold]
 
@@ -81,7 +83,11 @@ def tune(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the search; training has its own.")] = 0,
     refit: Annotated[
-        bool, typer.Option("--refit", help="Train the best one again, and write its bundle.")
+        bool,
+        typer.Option(
+            "--refit",
+            help="Train the best one again, and write its bundle; with pbt, of its own weights.",
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print ten of the configs, and do nothing.")
@@ -94,11 +100,12 @@ def tune(
     if resume is not None:
         if submit is not None:
             raise InputError("A job goes on by the command that began it: leave out --resume.")
-        if any(option is not None for option in (data, recipe, space, out)):
-            raise typer.BadParameter("--resume takes all else from the search's folder.")
+        _refuse_beside_resume(context)
         from cifar_ray.training.search.opening import read_search
 
         spec = read_search(resume)
+        if gpus_per_trial is not None:
+            spec = spec.model_copy(update={"gpus_per_trial": gpus_per_trial})
     else:
         if data is None or recipe is None or space is None or (out is None and not dry_run):
             raise typer.BadParameter("give DATA, --recipe, --space and --out; or --resume RUN.")
@@ -117,6 +124,21 @@ def tune(
         submit(_job(spec, refit))
         return
     _run(_here(spec), refit, address, json_)
+
+
+def _refuse_beside_resume(context: typer.Context) -> None:
+    """Refuse what would be ignored: the search's folder says it."""
+    given = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        told = source is not None and source.name == "COMMANDLINE"
+        if told and parameter.name not in WITH_RESUME:
+            is_option = parameter.param_type_name == "option"
+            given.append(parameter.opts[0] if is_option else parameter.human_readable_name)
+    if given:
+        raise typer.BadParameter(
+            f"--resume takes all else from the search's folder: leave out {', '.join(given)}."
+        )
 
 
 def run_job(job: "TuneJob") -> None:
@@ -143,7 +165,9 @@ def _here(spec: "SearchSpec") -> "SearchSpec":
 
 
 def _run(spec: "SearchSpec", refit: bool, address: str | None, as_json: bool) -> None:
-    records = _search(spec, address or os.environ.get("RAY_ADDRESS"))
+    records = _search(
+        spec, address or os.environ.get("RAY_ADDRESS"), _resuming(spec, refit, address)
+    )
     best = records.best()
     if best is None:
         raise CifarRayError(_why_nothing(records))
@@ -209,27 +233,43 @@ def _show_planned(spec: "SearchSpec", as_json: bool) -> None:
     )
 
 
-def _search(spec: "SearchSpec", address: str | None) -> "Records":
+def _resuming(spec: "SearchSpec", refit: bool, address: str | None) -> str:
+    """Return the command that goes on with the search, to the same end."""
+    words = ["cifar-ray", "tune", "--resume", spec.run]
+    if spec.gpus_per_trial is not None:
+        words += ["--gpus-per-trial", f"{spec.gpus_per_trial:g}"]
+    if refit:
+        words.append("--refit")
+    if address is not None:
+        words += ["--address", address]
+    return printable(shlex.join(words))
+
+
+def _search(spec: "SearchSpec", address: str | None, resuming: str) -> "Records":
     from cifar_ray.cli.search_display import SearchDisplay
     from cifar_ray.on_ray.tuning.search import search
     from cifar_ray.runs import SearchRun
     from cifar_ray.training.search.opening import hold_search, open_search
     from cifar_ray.training.search.record import Records
     from cifar_ray.training.search.report import write_report
+    from cifar_ray.training.sources import check_data
 
+    ended = sum(trial.has_ended for trial in Records.load(spec).trials.values())
+    if ended < spec.num_trials:
+        # Before a folder is made, or Ray is started.
+        check_data(spec.data)
     open_search(spec)
     if address is None:  # elsewhere, trials find their own
         bring(spec.data)
     with hold_search(SearchRun(Path(spec.run))):
         records = Records.load(spec)
-        ended = sum(trial.has_ended for trial in records.trials.values())
         if ended:
             console.print(Text(f"{ended} of {spec.num_trials} trials have ended before."))
         try:
             with SearchDisplay(console, records) as display:
                 search(records, address, display.update)
-        except KeyboardInterrupt:
-            console.print(Text(f"Go on with:  cifar-ray tune --resume {printable(spec.run)}"))
+        except (KeyboardInterrupt, CifarRayError):
+            console.print(Text(f"Go on with:  {resuming}"))
             raise
         finally:
             records.write_parquet()
@@ -242,7 +282,11 @@ def _refit(records: "Records", best: "TrialRecord") -> dict[str, Any]:
     from cifar_ray.training.pipeline import Watcher
     from cifar_ray.training.search.refit import refit
 
-    console.print(Text(f"Training trial {best.number} again in full."))
+    if best.exploits:
+        because = "other trials' epochs are in its weights, which no training repeats"
+        console.print(Text(f"The bundle is trial {best.number} as it is: {because}."))
+    else:
+        console.print(Text(f"Training trial {best.number} again in full."))
 
     def on_epoch(row: "EpochRow") -> None:
         line = f"epoch {row.epoch + 1}: validation {row.validation_accuracy:.2%}"

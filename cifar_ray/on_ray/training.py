@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cifar_ray.config.training import TrainingSpec
-from cifar_ray.errors import CifarRayError, InputError, Unfinished
+from cifar_ray.errors import CifarRayError, of_exit_code
 from cifar_ray.models.transfer import pretrained_tensors
 from cifar_ray.on_ray.metrics import metered
 from cifar_ray.on_ray.run_board import RunBoard
@@ -71,8 +71,7 @@ def train(spec: TrainingSpec, address: str | None, watcher: Watcher) -> dict[str
             result = trainer.fit()
         outcome: dict[str, Any] = result.return_value  # type: ignore[attr-defined]
         if "exit_code" in outcome:
-            kinds = {kind.exit_code: kind for kind in (InputError, Unfinished)}
-            raise kinds.get(outcome["exit_code"], CifarRayError)(outcome["error"])
+            raise of_exit_code(outcome["exit_code"], outcome["error"])
         shutil.rmtree(ray_folder, ignore_errors=True)
     return outcome
 
@@ -87,13 +86,7 @@ def _resources(spec: TrainingSpec, session: Session) -> dict[str, float]:
 def _train_worker(content: dict[str, Any]) -> dict[str, Any]:
     """Train on this rank; rank 0's return value reaches the driver."""
     spec = TrainingSpec.model_validate(content)
-    context = ray.train.get_context()
-    ranks = Ranks(
-        context.get_world_rank(),
-        context.get_world_size(),
-        _averaging(spec),
-        torch.distributed.all_reduce,
-    )
+    ranks = ranks_of_group(spec.device)
     board = RunBoard(spec.run)
 
     def on_step(step: Step) -> None:
@@ -112,11 +105,22 @@ def _train_worker(content: dict[str, Any]) -> dict[str, Any]:
     return metrics or {}
 
 
-def _averaging(spec: TrainingSpec) -> Callable[[nn.Module], nn.Module]:
+def ranks_of_group(device: str) -> Ranks:
+    """Return this worker's place among those that Ray Train has put together."""
+    context = ray.train.get_context()
+    return Ranks(
+        context.get_world_rank(),
+        context.get_world_size(),
+        _averaging(device),
+        torch.distributed.all_reduce,
+    )
+
+
+def _averaging(device: str) -> Callable[[nn.Module], nn.Module]:
     def wrap(network: nn.Module) -> nn.Module:
-        if spec.device == "cuda":
-            device = ray.train.torch.get_device()
-            return DistributedDataParallel(network.to(device), device_ids=[device.index])
+        if device == "cuda":
+            own = ray.train.torch.get_device()
+            return DistributedDataParallel(network.to(own), device_ids=[own.index])
         return DistributedDataParallel(network)
 
     return wrap

@@ -75,7 +75,8 @@ def restore(folder: Path, trainer: Trainer) -> Progress:
     tensors = load_file(newest / TENSORS)
     trainer.network.load_state_dict(_part(tensors, "network"))
     if trainer.averaged is not trainer.network:
-        trainer.averaged.load_state_dict(_part(tensors, "averaged"))
+        # None in the checkpoint of a search's other trial, which did without: it begins here.
+        trainer.averaged.load_state_dict(_part(tensors, "averaged") or _part(tensors, "network"))
     for number, optimizer in enumerate(trainer.optimizers):
         _restore_optimizer(
             optimizer, state["optimizers"][number], _part(tensors, f"optimizer{number}")

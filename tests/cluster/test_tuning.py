@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,20 +12,26 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from benchmarks import tune as benchmark
 from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.search import SearchSpec
-from cifar_ray.config.spaces import parse_space
+from cifar_ray.config.spaces import get_space, parse_space
 from cifar_ray.config.training import override
+from cifar_ray.errors import InputError
 from cifar_ray.models.bundle import Bundle
 from cifar_ray.on_ray.tuning.events import KILLED
 from cifar_ray.on_ray.tuning.search import search
 from cifar_ray.runs import SearchRun
-from cifar_ray.training.pipeline import Watcher
+from cifar_ray.training.checkpoint import averaged_weights
+from cifar_ray.training.loop import Ranks
+from cifar_ray.training.pipeline import Watcher, make_trainer
 from cifar_ray.training.search.opening import open_search, read_search
 from cifar_ray.training.search.record import Records
 from cifar_ray.training.search.refit import refit
 from cifar_ray.training.search.report import render
+from cifar_ray.training.search.trial import images
 from tests.cluster.conftest import REPOSITORY, environment, processes_of
 from tests.drawing import draw_classes
 
@@ -76,6 +83,20 @@ def test_a_trial_that_diverges_costs_itself_only(data: Path, tmp_path: Path) -> 
     assert best is not None
     assert best.number != 1
     assert not (tmp_path / "run" / "ray").exists()
+
+
+@pytest.mark.usefixtures("session")
+def test_data_that_cannot_be_read_ends_the_search_which_goes_on_once_it_can(tmp_path: Path) -> None:
+    folder = tmp_path / "classes"
+    draw_classes(folder, each=20)
+    (folder / "red" / "broken.png").write_bytes(b"\x89PNG")
+    spec = spec_of(folder, tmp_path / "run", num_trials=3)
+    with pytest.raises(InputError, match="broken"):
+        run(spec)
+    assert not any(trial.has_ended for trial in Records.load(spec).trials.values())
+    (folder / "red" / "broken.png").unlink()
+    records = run(spec)
+    assert [trial.state for trial in records.trials.values()] == ["finished"] * 3
 
 
 @pytest.mark.usefixtures("session")
@@ -145,6 +166,9 @@ def test_a_population_exploits_and_tells_its_lineage(data: Path, tmp_path: Path)
     heir = next(trial for trial in records.trials.values() if trial.exploits)
     last = heir.exploits[-1]
     assert heir.parameters == last.after
+    # These rows its worker has found in the checkpoint that it took over.
+    taken_over = sum(row["seconds"] for row in heir.history[: last.donor_epoch])
+    assert last.seconds_taken_over == pytest.approx(taken_over)
     assert f"trial {last.donor} as of epoch {last.donor_epoch}" in render(records)
     metrics = refit(records, heir, "cpu", 2, Watcher())
     assert Bundle.load(records.run.bundle).spec.metrics["accuracy"] == metrics["accuracy"]
@@ -152,17 +176,33 @@ def test_a_population_exploits_and_tells_its_lineage(data: Path, tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("session")
-def test_a_trial_may_train_in_two_processes(data: Path, tmp_path: Path) -> None:
-    records = run(spec_of(data, tmp_path / "run", num_trials=1, workers_per_trial=2))
-    alone = run(spec_of(data, tmp_path / "alone", num_trials=1))
-    together, one = records.trials[0].history, alone.trials[0].history
-    assert len(together) == len(one) == 4
-    assert together[-1]["validation_loss"] == pytest.approx(one[-1]["validation_loss"], abs=0.02)
+def test_two_processes_report_the_network_that_their_trial_keeps(
+    data: Path, tmp_path: Path
+) -> None:
+    spec = spec_of(
+        data,
+        tmp_path / "run",
+        "learning_rate = {choice = [1e-3]}",
+        # Batch norm's statistics are shared, too.
+        config=override(get_recipe("cnn-122k"), [*SETTINGS, "epochs=8", "network=cnn-bn"]),
+        num_trials=1,
+        workers_per_trial=2,
+    )
+    records = run(spec)
+    best = records.trials[0].best
+    assert best is not None
+    assert best["validation_accuracy"] > 0.9
+    training, validation = images(spec.data, spec.config, 32)
+    trainer = make_trainer(spec.config, training, torch.device("cpu"), Ranks())
+    kept = averaged_weights(records.run.trial(0).training.checkpoints, int(best["epoch"]))
+    trainer.averaged.load_state_dict(kept)
+    reported = (best["validation_loss"], best["validation_accuracy"])
+    assert trainer.validate(validation) == pytest.approx(reported, rel=1e-3)
 
 
-def start(spec: SearchSpec) -> "subprocess.Popen[bytes]":
+def start(spec: SearchSpec, *options: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-m", "cifar_ray", "tune", "--resume", spec.run],
+        [sys.executable, "-m", "cifar_ray", "tune", "--resume", spec.run, *options],
         cwd=REPOSITORY,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -253,12 +293,27 @@ def test_a_search_whose_head_is_killed_goes_on(
 
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
     spec = spec_of(data, tmp_path / "run", num_trials=6)
-    process = start(spec)
+    process = start(spec, "--refit")
     wait_until_some_have_ended(spec, process)
     os.kill(process.pid, signal.SIGINT)
     output = process.communicate(timeout=WAIT_S)[0].decode()
     assert process.returncode == 130, output
-    assert f"cifar-ray tune --resume {spec.run}" in output
+    assert f"cifar-ray tune --resume {spec.run} --refit" in output
     assert "Traceback" not in output
     assert (tmp_path / "run" / "trials.parquet").exists()
     assert not (tmp_path / "run" / "ray").exists()
+
+
+@pytest.mark.usefixtures("session")
+def test_the_benchmark_of_overhead_begins_half_a_search_again_and_counts_its_trainings(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = override(get_recipe("cnn-122k"), SETTINGS)
+    space = get_space("optimizer", config)
+    half = tmp_path / "overhead-0" / "trials"
+    half.mkdir(parents=True)
+    benchmark.overhead(benchmark.Setting(str(data), space, tmp_path, config, 1, 1, 1))
+    assert len(list(half.glob(f"*/{benchmark.CLOCK}"))) == 2 * benchmark.EQUAL_ROUNDS
+    ratio = re.search(r"ratio (\d+\.\d+)", capsys.readouterr().out)
+    assert ratio is not None
+    assert float(ratio[1]) > 1

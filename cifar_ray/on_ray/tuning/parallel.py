@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-import ray.train.torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from cifar_ray.config.search import SearchSpec
 from cifar_ray.config.training import TrainingConfig, TrainingSpec
-from cifar_ray.errors import CifarRayError
-from cifar_ray.on_ray.training import COLLECTIVE_TIMEOUT_S, MAX_FAILURES
+from cifar_ray.errors import CifarRayError, of_exit_code
+from cifar_ray.on_ray.training import COLLECTIVE_TIMEOUT_S, MAX_FAILURES, ranks_of_group
 from cifar_ray.on_ray.tuning.trainable import (
     TRIAL,
     Place,
@@ -26,7 +25,7 @@ from cifar_ray.on_ray.tuning.trainable import (
     training_spec,
 )
 from cifar_ray.runs import SearchRun
-from cifar_ray.training.loop import EpochRow, Ranks
+from cifar_ray.training.loop import EpochRow
 from cifar_ray.training.search.trial import attempt, hold_trial, train_trial
 
 DRIVER_CPUS = 0.1
@@ -69,26 +68,25 @@ def _fit(spec: SearchSpec, ours: TrainingSpec, place: Place) -> None:
             backend="nccl" if place.num_gpus else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S
         ),
     )
-    error: str | None = trainer.fit().return_value  # type: ignore[attr-defined]
-    if error is not None:
-        raise CifarRayError(error)
+    failure: dict[str, Any] | None = trainer.fit().return_value  # type: ignore[attr-defined]
+    if failure is not None:
+        raise of_exit_code(failure["exit_code"], failure["error"])
 
 
-def _train_rank(content: dict[str, Any]) -> str | None:
+def _train_rank(content: dict[str, Any]) -> dict[str, Any] | None:
     """Train on this rank. An error is returned: raised, it would start the group again."""
-    context = ray.train.get_context()
-    ranks = Ranks(context.get_world_rank(), context.get_world_size(), ray.train.torch.prepare_model)
+    spec = TrainingSpec.model_validate(content["spec"])
 
     def report(row: EpochRow) -> None:
         ray.train.report(result_of(row))
 
     try:
         train_trial(
-            TrainingSpec.model_validate(content["spec"]),
+            spec,
             TrainingConfig.model_validate(content["base"]),
-            ranks,
+            ranks_of_group(spec.device),
             report,
         )
     except CifarRayError as error:
-        return str(error)
+        return {"error": str(error), "exit_code": error.exit_code}
     return None

@@ -19,10 +19,12 @@ from pydantic import JsonValue, ValidationError
 
 from cifar_ray.config.frozen import FrozenConfig
 from cifar_ray.config.search import SearchSpec
-from cifar_ray.config.spaces import Parameters
-from cifar_ray.errors import InputError, printable
+from cifar_ray.config.spaces import Parameters, apply
+from cifar_ray.errors import InputError, of_exit_code, printable
 from cifar_ray.runs import SearchRun
-from cifar_ray.training.pipeline import write_json
+from cifar_ray.training.checkpoint import Progress
+from cifar_ray.training.epoch import EpochRow
+from cifar_ray.training.pipeline import is_done, write_json
 
 State = Literal["running", "finished", "stopped", "failed"]
 Row = dict[str, float]
@@ -37,6 +39,10 @@ class Exploit(FrozenConfig):
     donor_epoch: int
     before: Parameters
     after: Parameters
+    seconds_before: float
+    """That the trial had trained by then; rows of its own were replaced by the donor's."""
+    seconds_taken_over: float
+    """Of the donor's rows, with which `history` begins."""
 
 
 class TrialRecord(FrozenConfig):
@@ -50,10 +56,6 @@ class TrialRecord(FrozenConfig):
     history: tuple[Row, ...] = ()
     """The rows of `history.json`."""
     exploits: tuple[Exploit, ...] = ()
-    seconds_given_up: float = 0.0
-    """Spent on epochs that an exploit replaced by another trial's."""
-    seconds_taken_over: float = 0.0
-    """Of epochs in `history` that other trials have trained."""
 
     @property
     def best(self) -> Row | None:
@@ -68,8 +70,11 @@ class TrialRecord(FrozenConfig):
     @property
     def seconds(self) -> float:
         """Training time of this trial's own epochs, without validation."""
-        own = sum(row["seconds"] for row in self.history)
-        return own - self.seconds_taken_over + self.seconds_given_up
+        seconds = sum(row["seconds"] for row in self.history)
+        if not self.exploits:
+            return seconds
+        last = self.exploits[-1]
+        return seconds - last.seconds_taken_over + last.seconds_before
 
     @property
     def has_ended(self) -> bool:
@@ -105,7 +110,7 @@ class Records:
         records = cls(spec, trials)
         for record in trials.values():
             if not record.has_ended:
-                trials[record.number] = records._with_history(record)
+                trials[record.number] = records._as_left(record)
         return records
 
     def begin(self, number: int, parameters: Parameters) -> None:
@@ -119,34 +124,41 @@ class Records:
         history = (*(r for r in record.history if r["epoch"] < row["epoch"]), row)
         self.trials[number] = record.model_copy(update={"history": history})
 
-    def exploit(self, number: int, donor: int, after: Parameters) -> None:
-        """Note that a trial goes on from where its donor is."""
-        record, given = self.trials[number], self.trials[donor]
+    def exploit(self, number: int, donor: int, donor_epoch: int, after: Parameters) -> None:
+        """Note that a trial goes on from a checkpoint of its donor's, which may be further now."""
+        record = self.trials[number]
+        given = tuple(row for row in self.trials[donor].history if row["epoch"] < donor_epoch)
         exploit = Exploit(
             epoch=len(record.history),
             donor=donor,
-            donor_epoch=len(given.history),
+            donor_epoch=donor_epoch,
             before=record.parameters,
             after=after,
+            seconds_before=record.seconds,
+            seconds_taken_over=sum(row["seconds"] for row in given),
         )
         update = {
             "parameters": after,
             "exploits": (*record.exploits, exploit),
-            "history": given.history,
-            "seconds_given_up": record.seconds,
-            "seconds_taken_over": sum(row["seconds"] for row in given.history),
+            "history": given,
         }
         self._write(record.model_copy(update=update))
 
     def end(self, number: int, error: str | None = None) -> None:
-        """Note how a trial ended: with `error`, with what its worker says, or by its epochs."""
+        """Note how a trial ended: with `error`, with what its worker says, or by its epochs.
+
+        Raises what its worker says if it is no fault of the trial's, which has not ended then.
+        """
         record = self._with_history(self.trials[number])
         failure = self.run.trial(number).failure
         if error is None and failure.exists():
-            error = json.loads(failure.read_text())["error"]
-        epochs = self.spec.epochs_of(record.parameters)
-        whole: State = "finished" if len(record.history) >= epochs else "stopped"
-        state: State = whole if error is None else "failed"
+            told = json.loads(failure.read_text())
+            if "exit_code" in told:
+                raise of_exit_code(told["exit_code"], told["error"])
+            error = told["error"]
+        state: State = "failed"
+        if error is None:
+            state = "finished" if self._is_whole(record) else "stopped"
         self._write(record.model_copy(update={"state": state, "error": error}))
 
     def best(self) -> TrialRecord | None:
@@ -161,12 +173,29 @@ class Records:
         pq.write_table(trials_table(self), temporary)
         temporary.replace(path)
 
+    def _is_whole(self, record: TrialRecord) -> bool:
+        """Tell whether it was trained to its end, which its recipe's own patience may be."""
+        rows: tuple[Any, ...] = record.history
+        progress = Progress(tuple(EpochRow(**row) for row in rows))
+        return is_done(apply(self.spec.config, record.parameters), progress)
+
     def _with_history(self, record: TrialRecord) -> TrialRecord:
         """Take the rows from the worker's file: the driver may have been told of fewer."""
         path = self.run.trial(record.number).training.history
         if not path.exists():
             return record
         return record.model_copy(update={"history": tuple(json.loads(path.read_text()))})
+
+    def _as_left(self, record: TrialRecord) -> TrialRecord:
+        """Take the worker's rows, and undo an exploit if they do not begin with its donor's.
+
+        An heir waits before it takes over the checkpoint: a kill leaves it with its own weights.
+        """
+        left = self._with_history(record)
+        if not record.exploits or left.history[: len(record.history)] == record.history:
+            return left
+        *exploits, undone = record.exploits
+        return left.model_copy(update={"parameters": undone.before, "exploits": tuple(exploits)})
 
     def _write(self, record: TrialRecord) -> None:
         path = self.run.trial(record.number).record

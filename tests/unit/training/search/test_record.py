@@ -5,7 +5,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cifar_ray.errors import InputError
+from cifar_ray.config.recipes import get_recipe
+from cifar_ray.config.training import override
+from cifar_ray.errors import InputError, StoreUnavailable, Unfinished
 from cifar_ray.training.search.opening import hold_search, open_search, read_search
 from cifar_ray.training.search.record import Records
 from tests.unit.training.search.recorded import ended, row, spec_of, write_rows
@@ -24,6 +26,27 @@ def test_a_trial_is_finished_stopped_or_failed_by_what_its_worker_left(tmp_path:
     best = records.best()
     assert best is not None
     assert (best.number, best.accuracy) == (0, 0.6)
+
+
+def test_a_trial_that_its_recipes_own_patience_ends_is_finished(tmp_path: Path) -> None:
+    config = override(get_recipe("cnn-bn"), ["epochs=8", "early_stopping.patience=2"])
+    records = Records.load(spec_of(tmp_path, config=config))
+    ended(records, 0, 0.01, [0.3, 0.5, 0.4, 0.4])
+    ended(records, 1, 0.01, [0.3, 0.5, 0.4])
+    ended(records, 2, 0.01, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
+    assert [records.trials[n].state for n in range(3)] == ["finished", "stopped", "finished"]
+
+
+def test_a_trial_whose_store_is_gone_has_not_ended(tmp_path: Path) -> None:
+    records = Records.load(spec_of(tmp_path))
+    ended(records, 0, 0.01, [0.3, 0.5, 0.6, 0.55])
+    records.begin(1, records.trials[0].parameters)
+    failure = {"error": "The endpoint does not answer.", "exit_code": StoreUnavailable.exit_code}
+    records.run.trial(1).failure.write_text(json.dumps(failure))
+    with pytest.raises(Unfinished, match="does not answer"):
+        records.end(1)
+    again = Records.load(records.spec)
+    assert [again.trials[n].has_ended for n in (0, 1)] == [True, False]
 
 
 def test_rows_of_ended_trials_are_the_same_after_everything_is_read_again(tmp_path: Path) -> None:
@@ -50,7 +73,7 @@ def test_a_population_member_pays_for_its_own_epochs_alone(tmp_path: Path) -> No
         records.begin(number, parameters)
         records.add_row(number, row(0, accuracy))
     after = {**records.trials[0].parameters, "batch_size": 64}
-    records.exploit(1, 0, after)
+    records.exploit(1, 0, 1, after)
     records.add_row(1, row(1, 0.7))
     trial = records.trials[1]
     assert [r["validation_accuracy"] for r in trial.history] == [0.6, 0.7]
@@ -59,6 +82,26 @@ def test_a_population_member_pays_for_its_own_epochs_alone(tmp_path: Path) -> No
     assert trial.parameters == after
     write_rows(records, 1, [0.6, 0.7, 0.8, 0.8])
     assert Records.load(records.spec).trials[1].exploits == trial.exploits
+
+
+def test_an_exploit_that_a_kill_kept_from_its_heir_is_undone(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, search="pbt", scheduler="none")
+    records = Records.load(spec)
+    parameters = {"optimizer.learning_rate": 0.01, "batch_size": 32, "augment.flip": "none"}
+    for number, accuracies in ((0, [0.6, 0.7]), (1, [0.2, 0.3, 0.4])):
+        records.begin(number, parameters)
+        write_rows(records, number, accuracies)
+        for epoch, accuracy in enumerate(accuracies):
+            records.add_row(number, row(epoch, accuracy))
+    records.exploit(1, 0, 2, {**parameters, "batch_size": 64})
+    waiting = Records.load(spec).trials[1]
+    assert (waiting.parameters, waiting.exploits) == (parameters, ())
+    assert [r["validation_accuracy"] for r in waiting.history] == [0.2, 0.3, 0.4]
+    assert waiting.seconds == 30.0
+    write_rows(records, 1, [0.6, 0.7, 0.8])
+    heir = Records.load(spec).trials[1]
+    assert (heir.parameters["batch_size"], len(heir.exploits)) == (64, 1)
+    assert heir.seconds == 40.0
 
 
 def test_the_same_search_goes_on_and_another_one_is_refused(tmp_path: Path) -> None:

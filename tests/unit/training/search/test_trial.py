@@ -7,7 +7,7 @@ import torch
 from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.spaces import Parameters, apply
 from cifar_ray.config.training import TrainingSpec, override
-from cifar_ray.errors import CifarRayError
+from cifar_ray.errors import CifarRayError, InputError
 from cifar_ray.runs import TrialRun
 from cifar_ray.training.loop import EpochRow, Ranks
 from cifar_ray.training.search.trial import attempt, cause, hold_trial, take_over, train_trial
@@ -36,7 +36,9 @@ def losses(rows: list[EpochRow]) -> list[tuple[float, float]]:
     return [(row.train_loss, row.validation_loss) for row in rows]
 
 
-def run(data: Path, trial: TrialRun, rate: float, stop_after: int = 99) -> list[EpochRow]:
+def run(
+    data: Path, trial: TrialRun, rate: float, stop_after: int = 99, decay: float = 0.0
+) -> list[EpochRow]:
     """Train a trial as a worker does, until Tune stops it."""
     rows: list[EpochRow] = []
 
@@ -47,7 +49,8 @@ def run(data: Path, trial: TrialRun, rate: float, stop_after: int = 99) -> list[
 
     try:
         with hold_trial(trial, tell) as report, attempt(trial):
-            spec = spec_of(data, trial, {"optimizer.learning_rate": rate})
+            parameters = {"optimizer.learning_rate": rate, "weight_average_decay": decay}
+            spec = spec_of(data, trial, parameters)
             train_trial(spec, BASE, Ranks(), report)
     except Paused:
         pass
@@ -90,6 +93,22 @@ def test_a_member_goes_on_from_its_donor_with_its_own_parameters(
     assert [row["epoch"] for row in history] == [0, 1, 2]
 
 
+@pytest.mark.parametrize(("of_donor", "of_heir"), [(0.0, 0.5), (0.5, 0.0)])
+def test_a_member_may_begin_or_leave_the_average_of_weights(
+    of_donor: float, of_heir: float, data: Path, tmp_path: Path
+) -> None:
+    donor, heir = TrialRun(tmp_path / "donor"), TrialRun(tmp_path / "heir")
+    given = run(data, donor, 1e-3, stop_after=2, decay=of_donor)
+    with hold_trial(heir, lambda row: None):
+        take_over(heir, donor.training.checkpoints)
+    # So small a rate leaves the weights where the donor's were.
+    rows = run(data, heir, 1e-30, decay=of_heir)
+    assert not heir.failure.exists()
+    assert [row.epoch for row in rows] == [0, 1, 2]
+    if not of_donor:
+        assert rows[2].validation_loss == pytest.approx(given[1].validation_loss, rel=1e-6)
+
+
 def test_a_trial_that_diverges_says_so_and_raises_nothing(data: Path, tmp_path: Path) -> None:
     trial = TrialRun(tmp_path / "trial")
     assert run(data, trial, 1e30) == []
@@ -105,6 +124,14 @@ def test_parameters_that_do_not_go_together_are_the_trials_failure(
     with hold_trial(trial, lambda row: None), attempt(trial):
         spec_of(data, trial, {"optimizer.name": "muon"})
     assert "other_learning_rate" in json.loads(trial.failure.read_text())["error"]
+
+
+def test_wrong_input_is_no_fault_of_the_trials(tmp_path: Path) -> None:
+    trial = TrialRun(tmp_path / "trial")
+    run(tmp_path / "nowhere", trial, 1e-3)
+    told = json.loads(trial.failure.read_text())
+    assert told["exit_code"] == InputError.exit_code
+    assert "nowhere is not there" in told["error"]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.search import SearchSpec
 from cifar_ray.config.spaces import Parameters, Space, apply, describe, get_space, parse_space
 from cifar_ray.config.training import TrainingConfig, TrainingSpec, override
-from cifar_ray.on_ray.session import ray_session
+from cifar_ray.on_ray.session import ray_session, replaced
 from cifar_ray.on_ray.tuning import trainable
 from cifar_ray.on_ray.tuning.search import search
 from cifar_ray.training.evaluate_bundles import evaluate_bundles
@@ -264,12 +264,9 @@ def overhead(setting: Setting) -> None:
     config = override(setting.config, [f"epochs={EQUAL_EPOCHS}"])
     equal = replace(setting, config=config, space=parse_space("equal", EQUAL, config))
     # Workers are sent the function that their trials call, so that they call this one.
-    trainable.train_trial = timed_train_trial
     trials = EQUAL_ROUNDS * usable_cores()
-    try:
+    with replaced(trainable, "train_trial", timed_train_trial):
         searched = run_search(equal, "overhead", "none", trials, 0)
-    finally:
-        trainable.train_trial = train_trial
     folders = [searched.records.run.trial(number).folder for number in range(trials)]
     clocks = [Clock(**json.loads((folder / CLOCK).read_text())) for folder in folders]
     elapsed_s, busy_s = occupied(clocks)

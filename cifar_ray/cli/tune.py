@@ -134,7 +134,7 @@ def _refuse_beside_resume(context: typer.Context) -> None:
         told = source is not None and source.name == "COMMANDLINE"
         if told and parameter.name not in WITH_RESUME:
             is_option = parameter.param_type_name == "option"
-            given.append(parameter.opts[0] if is_option else parameter.human_readable_name)
+            given.append(parameter.opts[0] if is_option else (parameter.name or "").upper())
     if given:
         raise typer.BadParameter(
             f"--resume takes all else from the search's folder: leave out {', '.join(given)}."

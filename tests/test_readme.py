@@ -64,7 +64,7 @@ def test_recipes_of_readme_are_found() -> None:
 
 
 def test_pictures_and_links_of_readme_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+    for target in re.findall(r'(?:\]\(|src=")([^)#"]+)[)"]', README):
         assert (REPOSITORY / target).is_file(), target
     with Image.open(REPOSITORY / "docs" / "report.png") as picture:
         assert picture.width <= 1600

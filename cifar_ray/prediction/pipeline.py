@@ -62,6 +62,8 @@ class RunProgress:
     """Of all workers."""
     pause: Paused | None = None
     warning: str | None = None
+    note: str | None = None
+    """On the place that the run writes to; nothing about the images."""
     started: float = field(default_factory=time.monotonic)
 
     def speed(self) -> Speed:
@@ -100,9 +102,9 @@ def label(
     (with the run sealed) if it is over it at all.
     """
     store, record = plan.store, plan.record
-    store.sweep()
     manifest = Manifest(store, record.config.images_per_shard)
-    progress = RunProgress()
+    progress = RunProgress(note=store.sweep())
+    display(progress)
     apply_update(store)
     reopening = last_reopening(store)
     # What is taken up again is a choice of the worst; its failures say nothing of the whole.

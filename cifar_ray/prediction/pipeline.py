@@ -104,7 +104,6 @@ def label(
     store, record = plan.store, plan.record
     manifest = Manifest(store, record.config.images_per_shard)
     progress = RunProgress(note=store.sweep())
-    display(progress)
     apply_update(store)
     reopening = last_reopening(store)
     # What is taken up again is a choice of the worst; its failures say nothing of the whole.

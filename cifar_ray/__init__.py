@@ -23,9 +23,9 @@ __all__ = ["__version__", "read"]
 def read(destination: "str | PathLike[str]") -> "pyarrow.dataset.Dataset":
     """Return the rows of a labelling run as a pyarrow dataset.
 
-    `destination` is what `--out` named. A run may still be at work: the dataset holds the parts
-    that are there now, each of them whole, and no row twice. Raises
-    `cifar_ray.errors.InputError` if there is no run.
+    `destination` is what `--out` named, a folder or `s3://BUCKET/PREFIX`. A run may still be at
+    work: the dataset holds the parts that are there now, each of them whole, and no row twice.
+    Raises `cifar_ray.errors.InputError` if there is no run.
     """
     # Imported here, so that `import cifar_ray` answers at once.
     from cifar_ray.prediction.reading import dataset

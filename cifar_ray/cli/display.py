@@ -24,7 +24,7 @@ class LabellingDisplay:
         self.console = console
         self.started: float | None = None
         self.line_due = 0.0
-        self.warned = False
+        self.said: set[str] = set()
         self.bar = Progress(
             SpinnerColumn(),
             BarColumn(),
@@ -46,9 +46,10 @@ class LabellingDisplay:
         now = time.monotonic()
         if self.started is None:
             self.started = now
-        if progress.warning and not self.warned:
-            self.warned = True
-            self.bar.console.print(Text(f"Warning: {progress.warning}", style="yellow"))
+        for warning in (progress.note, progress.warning):
+            if warning and warning not in self.said:
+                self.said.add(warning)
+                self.bar.console.print(Text(f"Warning: {warning}", style="yellow"))
         text = self._text(progress, now - self.started)
         if self.console.is_terminal:
             total = progress.images_listed if progress.listing_ended else None

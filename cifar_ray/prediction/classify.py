@@ -179,11 +179,7 @@ class Classifying:
 
     @staticmethod
     def _kept(shard: _Shard, row: int) -> Outcome | None:
-        status = shard.kept.status(row) if shard.kept else None
-        if status is None:
-            return None
-        num_bytes = max(0, shard.rows.entries[row].size_bytes)
-        return Outcome(status=status, kept=True, num_bytes=num_bytes)
+        return shard.kept.outcome(row) if shard.kept else None
 
     def _reads(self, entries: list[Entry]) -> Iterator[Read]:
         """Split what one process may read at a time among the threads that decode."""

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from cifar_ray.config.labelling import RunRecord
 from cifar_ray.prediction.history import Reopening
 from cifar_ray.prediction.part import read_footer
-from cifar_ray.prediction.row import OK, row_schema
+from cifar_ray.prediction.row import OK, Outcome, row_schema
 from cifar_ray.prediction.sources import Entry
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
@@ -53,13 +53,13 @@ class KeptRows:
         now = _numbered((entry.key, entry.version) for entry in entries)
         return cls(table, {at: rows[image] for at, image in enumerate(now) if image in rows})
 
-    def status(self, row: int) -> str | None:
-        """Return the status that a row of the shard keeps; None if it is to be labelled."""
+    def outcome(self, row: int) -> Outcome | None:
+        """Return what became of an image whose row is kept; None if it is to be labelled."""
         place = self.places.get(row)
         if place is None:
             return None
-        status: str = self.table["status"][place].as_py()
-        return status
+        status, num_bytes = (self.table[name][place].as_py() for name in ("status", "size_bytes"))
+        return Outcome(status=status, kept=True, num_bytes=num_bytes)
 
     def put_into(self, table: pa.Table) -> pa.Table:
         """Return `table` with the rows that are kept in the place of its own."""

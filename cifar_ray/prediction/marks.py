@@ -6,13 +6,16 @@ the shard with care. It need not know which: the rows are the same either way, s
 costs some time and nothing else.
 """
 
+import uuid
+
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
 
 
 def set_mark(store: Store, shard: ShardName) -> bool:
     """Mark a shard as begun; tell whether it was marked already."""
-    return not store.create(LabellingRun.mark(shard), b"")
+    # Bytes of its own: a store that asks twice must not take an older mark for ours.
+    return not store.create(LabellingRun.mark(shard), uuid.uuid4().bytes)
 
 
 def remove_mark(store: Store, shard: ShardName) -> None:

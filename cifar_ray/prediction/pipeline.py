@@ -64,6 +64,8 @@ class RunProgress:
     """Of all workers."""
     pause: Paused | None = None
     warning: str | None = None
+    note: str | None = None
+    """On the place that the run writes to; nothing about the images."""
     started: float = field(default_factory=time.monotonic)
 
     def speed(self) -> Speed:
@@ -102,9 +104,8 @@ def label(
     (with the run sealed) if it is over it at all.
     """
     store, record = plan.store, plan.record
-    store.sweep()
     manifest = Manifest(store, record.config.images_per_shard)
-    progress = RunProgress()
+    progress = RunProgress(note=store.sweep())
     if plan.resumed and read_footer(store, FIRST_SHARD) is not None:
         progress.warning = doubt_warning(store, FIRST_SHARD, record, plan.bundle.spec)
     apply_update(store)

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from pyarrow.fs import FileSystem, LocalFileSystem
 from pydantic import ValidationError
 
 from cifar_ray.config.labelling import RunRecord
@@ -14,7 +15,7 @@ from cifar_ray.errors import InputError, printable
 from cifar_ray.prediction.part import part_names
 from cifar_ray.prediction.row import row_schema
 from cifar_ray.runs import LabellingRun
-from cifar_ray.storage import FolderStore, Store, open_store
+from cifar_ray.storage import S3_SCHEME, FolderStore, Store, open_store
 
 BATCH_ROWS = 4096
 
@@ -43,15 +44,22 @@ def dataset(destination: str | PathLike[str]) -> ds.Dataset:
     store = open_store(fspath(destination))
     record = run_record(store)
     schema = row_schema(record.config, record.source.carried)
-    if not isinstance(store, FolderStore):
-        raise InputError(
-            f"{printable(store.uri)} is not a folder. Open {LabellingRun.PREDICTIONS}/ in it with "
-            "pyarrow, Polars or DuckDB."
-        )
-    folder = store.root / LabellingRun.PREDICTIONS
+    folder, file_system = _place(store)
     # Named one by one, so that it is known which are read: a folder is looked at more than once.
-    paths = [str(folder / name) for name in part_names(store)]
-    return ds.dataset(paths, schema=schema, format="parquet")
+    paths = [f"{folder}/{LabellingRun.PREDICTIONS}/{name}" for name in part_names(store)]
+    return ds.dataset(paths, schema=schema, format="parquet", filesystem=file_system)
+
+
+def _place(store: Store) -> tuple[str, FileSystem]:
+    """Return where a run lies as pyarrow names it."""
+    if isinstance(store, FolderStore):
+        return str(store.root), LocalFileSystem()
+    # boto3 takes a third of a second to load.
+    from cifar_ray.storage.s3_arrow import arrow_file_system
+    from cifar_ray.storage.s3_bucket import Bucket
+
+    place = store.uri.removeprefix(S3_SCHEME)
+    return place, arrow_file_system(Bucket(place.partition("/")[0]))
 
 
 def read_rows(store: Store, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -51,5 +51,8 @@ class Store(Protocol):
     def staged(self, name: str) -> AbstractContextManager[Path]:
         """Give a local path to write to; at the end of the block it becomes `name`, atomically."""
 
-    def sweep(self) -> None:
-        """Remove what writes of a killed process have left unfinished; only its one user may."""
+    def sweep(self) -> str | None:
+        """Remove what writes of a killed process have left unfinished; only its one user may.
+
+        Returns what to tell the user of what may be left; None if nothing is.
+        """

@@ -176,14 +176,26 @@ class S3Store:
             except S3Fault as fault:
                 self._raise(fault, name)
 
-    def sweep(self) -> None:
-        """Abort the uploads and delete the files that a killed process has left unfinished."""
+    def sweep(self) -> str | None:
+        """Abort the uploads and delete the files that a killed process has left unfinished.
+
+        Returns what to tell the user if uploads cannot be listed or aborted.
+        """
+        left = None
         try:
             for upload in self._uploads():
                 self._abort(upload)
         except S3Fault as fault:
-            self._raise(fault, "")
+            if fault.kind not in (FaultKind.DENIED, FaultKind.OTHER):
+                self._raise(fault, "")
+            left = (
+                f"{self.uri}: uploads that a killed run may have left unfinished stay there, for "
+                f"the store does not let us look ({fault.code}). They cost space, and no image: "
+                "allow s3:ListBucketMultipartUploads and s3:AbortMultipartUpload, or let a rule "
+                "of the bucket abort old uploads."
+            )
         self.delete(TEMPORARY)
+        return left
 
     def _uploads(self) -> list[dict[str, Any]]:
         marker: dict[str, str] = {}

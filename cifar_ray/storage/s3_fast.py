@@ -89,10 +89,10 @@ class FastReader:
 
 
 def _open(bucket: Bucket) -> "ObstoreS3":
-    endpoint, path_style = _endpoint(bucket)
+    endpoint, path_style = endpoint_of(bucket)
     config: S3Config = {
         "endpoint": endpoint,
-        "region": _region(bucket),
+        "region": region_of(bucket),
         "virtual_hosted_style_request": not path_style,
         "request_payer": requester_pays(),
         "skip_signature": anonymous(),
@@ -112,7 +112,7 @@ def _open(bucket: Bucket) -> "ObstoreS3":
     )
 
 
-def _endpoint(bucket: Bucket) -> tuple[str, bool]:
+def endpoint_of(bucket: Bucket) -> tuple[str, bool]:
     """Return where boto3 would send a request, and whether the bucket stands in its path."""
     url = bucket.client.generate_presigned_url(
         "get_object", Params={"Bucket": bucket.name, "Key": "key"}
@@ -123,7 +123,8 @@ def _endpoint(bucket: Bucket) -> tuple[str, bool]:
     return f"{parts.scheme}://{parts.netloc}{path.removesuffix(f'/{bucket.name}')}", path_style
 
 
-def _region(bucket: Bucket) -> str:
+def region_of(bucket: Bucket) -> str:
+    """Return the region that a bucket lies in."""
     if "amazonaws." in bucket.endpoint:
         with suppress(S3Fault, KeyError):
             return str(bucket.call("head_bucket")["BucketRegion"])

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import cifar_ray
 from cifar_ray.config.execution import ExecutionRequest
 from cifar_ray.config.labelling import LabellingConfig
 from cifar_ray.errors import InputError
+from cifar_ray.prediction.classify import Classifying
+from cifar_ray.prediction.engine import RunEvent
+from cifar_ray.prediction.export.spreadsheet import export_csv
 from cifar_ray.prediction.local import LocalEngine
 from cifar_ray.prediction.pipeline import label
 from cifar_ray.prediction.plan import Plan, Request, make_plan
 from cifar_ray.prediction.receipt import Receipt
+from cifar_ray.prediction.renewal import renew
+from cifar_ray.prediction.repair import repair
+from cifar_ray.prediction.shards import RunShards
 from cifar_ray.prediction.sources import s3_ranges
+from cifar_ray.prediction.status import run_status
+from cifar_ray.prediction.verification import Verified, verify
+from cifar_ray.prediction.worker import equip
 from cifar_ray.storage import Store, open_store
 from tests.drawing import draw_folder
 from tests.store.conftest import BUCKET
@@ -83,6 +93,19 @@ def rows(store: Store) -> pa.Table:
 def plan_of(source: str, out: str, **config: Any) -> Plan:
     settings = LabellingConfig(images_per_shard=IMAGES_PER_SHARD, **config)
     return make_plan(Request(source, out, None, None, settings, ExecutionRequest()))
+
+
+class InThisProcess:
+    """An engine of one worker in this process, which starts none for each of many runs."""
+
+    def run(self, shards: RunShards) -> Iterator[RunEvent]:
+        todo = iter([shard.name for shard in shards if not shard.done])
+        equipment = equip(open_store(shards.destination), shards.source)
+        yield from Classifying(equipment, lambda wait: next(todo, None)).run()  # type: ignore[misc]
+
+
+def run_here(plan: Plan) -> Receipt:
+    return label(plan, InThisProcess(), 1.0, lambda progress: None)
 
 
 def run(plan: Plan, store_timeout_s: float = 60.0) -> Receipt:
@@ -207,3 +230,49 @@ def test_no_file_of_a_run_holds_the_credentials(images: str, place: str, tmp_pat
     for path in (tmp_path / "out").rglob("*.*"):
         assert not any(secret.encode() in path.read_bytes() for secret in secrets), path
     shutil.rmtree(tmp_path / "out")
+
+
+@pytest.mark.timeout(900)
+def test_a_run_in_a_bucket_is_read_verified_repaired_retried_updated_and_handed_over(
+    images: str, place: str, prefix: str, client: Any, tmp_path: Path
+) -> None:
+    broken = f"{prefix}images/zz-broken.jpg"
+    client.put_object(Bucket=BUCKET, Key=broken, Body=b"no picture")
+    store = open_store(f"{place}/out")
+    assert run_here(plan_of(images, store.uri)).failed == {"not_an_image": 1}
+    whole, keys = parts(store), rows(store)["key"].to_pylist()
+    assert look(store).differences == ()
+    assert cifar_ray.read(store.uri).to_table().equals(rows(store))
+    found = run_status(store)
+    assert (found.sealed, found.images_done) == (True, NUM_IMAGES + 1)
+    assert export_csv(store, tmp_path / "rows.csv", lambda rows: None) == NUM_IMAGES + 1
+
+    name = sorted(whole)[2]
+    damaged = bytearray(whole[name])
+    damaged[len(damaged) // 3] ^= 1
+    store.write(f"predictions/{name}", bytes(damaged))
+    verified = look(store)
+    assert "0000-0000002" in {found.where for found in verified.differences}
+    repair(store, verified)
+    assert not run_status(store).sealed
+    run_here(plan_of(images, store.uri))
+    assert parts(store) == whole
+    assert look(store).differences == ()
+
+    client.put_object(Bucket=BUCKET, Key=broken, Body=b"another")
+    plan = plan_of(images, store.uri)
+    said: list[str] = []
+    assert renew(plan, "retry-failed", lambda: run_here(plan), said.append).failed == {"changed": 1}
+    client.put_object(Bucket=BUCKET, Key=f"{prefix}images/a/new.jpg", Body=b"no picture")
+    client.delete_object(Bucket=BUCKET, Key=f"{prefix}images/{keys[0]}")
+    assert renew(plan, "update", lambda: run_here(plan), said.append).failed == {"not_an_image": 2}
+    assert said == [
+        "1 failed images are read again.",
+        "1 new images, 1 changed, 1 removed.",
+    ]
+    assert sorted(rows(store)["key"].to_pylist()) == sorted([*keys[1:], "a/new.jpg"])
+    assert look(store).differences == ()
+
+
+def look(store: Store) -> Verified:
+    return verify(store, lambda rows: None)

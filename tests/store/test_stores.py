@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cifar_ray.errors import InputError, StoreUnavailable
+from cifar_ray.prediction.marks import set_mark
+from cifar_ray.runs import ShardName
 from cifar_ray.storage import Store, open_store
 from cifar_ray.storage.base import TEMPORARY
 from cifar_ray.storage.s3 import MULTIPART_BYTES, S3Store
@@ -169,6 +171,29 @@ def test_sweeping_aborts_abandoned_uploads_of_this_run_alone(
     store.sweep()
     left = client.list_multipart_uploads(Bucket=BUCKET, Prefix=prefix)["Uploads"]
     assert [upload["Key"] for upload in left] == [f"{prefix}another"]
+    assert store.names("") == []
+
+
+def test_a_mark_of_a_dead_worker_is_found_even_if_the_store_is_asked_twice(
+    place: str, proxy: FaultProxy
+) -> None:
+    store = open_store(place)
+    assert not set_mark(store, ShardName(0, 1))
+    proxy.add(Rule("^PUT .*_marks", 503, times=1))
+    assert set_mark(store, ShardName(0, 1))
+
+
+def test_without_the_right_to_list_uploads_that_is_said_and_the_rest_is_swept(
+    place: str, proxy: FaultProxy
+) -> None:
+    store = open_store(place)
+    store.write("_tmp/left", b"x")
+    assert store.sweep() is None
+    store.write("_tmp/left", b"x")
+    proxy.add(Rule("^GET .*uploads", 403))
+    said = store.sweep()
+    assert said is not None
+    assert "s3:ListBucketMultipartUploads" in said
     assert store.names("") == []
 
 

@@ -28,6 +28,10 @@ _OTHER_KINDS = """
         .caption .pyd .pickle .ten .tb .mp .msg .msgpack .cbor
 """
 OTHER_KINDS = frozenset(word for word in _OTHER_KINDS.split() if word.startswith("."))
+FOLDER_MARKERS = ("/", "_$folder$")
+"""What consoles, s3fs and Hadoop leave in a bucket where a user made a folder."""
+DOT_SEGMENTS = frozenset({".", ".."})
+"""Clients of buckets resolve them on the way, so that such keys cannot be read."""
 MAX_IMAGE_BYTES = 512 * 2**20
 UNKNOWN_SIZE = -1
 GONE = "0-0"
@@ -149,6 +153,15 @@ def is_hidden(key: str) -> bool:
 
 def _matches(key: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def skipped_object_kind(key: str, config: LabellingConfig) -> str | None:
+    """Return what `skipped_kind` does, of an object in a bucket."""
+    if not key or key.endswith(FOLDER_MARKERS):
+        return "(folder marker)"
+    if not DOT_SEGMENTS.isdisjoint(key.split("/")):
+        return "(. or .. as a folder)"
+    return skipped_kind(key, config)
 
 
 def encode_key(raw: bytes) -> bytes:

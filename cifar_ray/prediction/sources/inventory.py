@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cifar_ray.config.labelling import LabellingConfig, SourceReference
 from cifar_ray.errors import InputError, printable
-from cifar_ray.prediction.sources.base import Entry, Fetcher, Skipped, skipped_kind
+from cifar_ray.prediction.sources.base import Entry, Fetcher, Skipped, skipped_object_kind
 from cifar_ray.prediction.sources.blobs import SourceFile, blobs_below
 from cifar_ray.prediction.sources.manifest_file import file_digest
 from cifar_ray.storage import S3_SCHEME, S3Address
@@ -197,9 +197,7 @@ class InventoryListing:
             )
         if row.deleted or not row.latest:
             return Skipped("(delete marker)" if row.deleted else "(older version)")
-        if row.key.endswith("/"):
-            return Skipped("(folder marker)")
-        skipped = skipped_kind(row.key, self.config)
+        skipped = skipped_object_kind(row.key, self.config)
         if skipped is not None:
             return Skipped(skipped)
         size_bytes = 0 if row.size_bytes is None else row.size_bytes

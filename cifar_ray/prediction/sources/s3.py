@@ -11,17 +11,11 @@ from typing import Any
 
 from cifar_ray.config.labelling import LabellingConfig, SourceReference
 from cifar_ray.errors import InputError, StoreUnavailable
-from cifar_ray.prediction.sources.base import Entry, Skipped, skipped_kind
+from cifar_ray.prediction.sources.base import Entry, Skipped, skipped_object_kind
 from cifar_ray.prediction.sources.s3_fetch import S3Fetcher
 from cifar_ray.storage.s3_address import S3Address
 from cifar_ray.storage.s3_bucket import Bucket
 from cifar_ray.storage.s3_faults import S3Fault, explain
-
-FOLDER_MARKERS = ("/", "_$folder$")
-"""What consoles, s3fs and Hadoop leave where a user made a folder."""
-
-DOT_SEGMENTS = frozenset({".", ".."})
-"""Clients resolve them on the way, so that such keys cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +75,7 @@ class S3Listing:
             yield self._entry(key, item)
 
     def _entry(self, key: str, item: dict[str, Any]) -> Entry | Skipped:
-        if not key or key.endswith(FOLDER_MARKERS):
-            return Skipped("(folder marker)")
-        if not DOT_SEGMENTS.isdisjoint(key.split("/")):
-            return Skipped("(. or .. as a folder)")
-        skipped = skipped_kind(key, self.config)
+        skipped = skipped_object_kind(key, self.config)
         if skipped is not None:
             return Skipped(skipped)
         return Entry(key, item["ETag"].strip('"'), item["Size"])

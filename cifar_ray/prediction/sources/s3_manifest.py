@@ -12,11 +12,18 @@ from dataclasses import dataclass
 
 from cifar_ray.config.labelling import LabellingConfig, SourceReference
 from cifar_ray.errors import ImageFault, StoreUnavailable
-from cifar_ray.prediction.sources.base import GONE, Entry, Skipped, TransientFault, skipped_kind
+from cifar_ray.prediction.sources.base import (
+    DOT_SEGMENTS,
+    FOLDER_MARKERS,
+    GONE,
+    Entry,
+    Skipped,
+    TransientFault,
+    skipped_kind,
+)
 from cifar_ray.prediction.sources.blobs import split_file
 from cifar_ray.prediction.sources.manifest_file import misplaced, rows_of
 from cifar_ray.prediction.sources.manifest_rows import Row
-from cifar_ray.prediction.sources.s3 import DOT_SEGMENTS, FOLDER_MARKERS
 from cifar_ray.prediction.sources.s3_fetch import S3Fetcher
 from cifar_ray.storage import S3_SCHEME
 from cifar_ray.storage.s3_address import S3Address

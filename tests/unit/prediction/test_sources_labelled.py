@@ -16,6 +16,7 @@ from cifar_ray.config.labelling import LabellingConfig
 from cifar_ray.errors import InputError
 from cifar_ray.prediction.classify import Classifying
 from cifar_ray.prediction.engine import RunEvent
+from cifar_ray.prediction.history import reopen
 from cifar_ray.prediction.pipeline import label
 from cifar_ray.prediction.plan import Request, make_plan
 from cifar_ray.prediction.receipt import Receipt
@@ -85,6 +86,19 @@ def assert_the_same_rows_in_every_form(tmp_path: Path, count: int, shard: int) -
 
 def test_the_same_images_give_the_same_rows_in_every_form(tmp_path: Path) -> None:
     assert_the_same_rows_in_every_form(tmp_path, count=200, shard=64)
+
+
+def test_failed_images_that_are_read_again_leave_the_bytes_that_were_read_as_they_were(
+    tmp_path: Path,
+) -> None:
+    make_store(tmp_path / "images", 20)
+    # A Parquet file says the sizes of its images to those alone who read them.
+    source = make_form("parquet", tmp_path / "images", tmp_path / "forms")
+    before = run(source, tmp_path / "out", None, 16)
+    reopen(open_store(str(tmp_path / "out")), "retry-failed")
+    after = run(source, tmp_path / "out", None, 16)
+    assert after.failed == before.failed != {}
+    assert after.image_bytes == before.image_bytes > 0
 
 
 @pytest.mark.slow

@@ -70,6 +70,13 @@ def test_only_the_latest_versions_count(tmp_path: Path) -> None:
     assert kinds(source) == ["(delete marker)", "(folder marker)", "(older version)", ".txt"]
 
 
+def test_what_a_bucket_does_not_list_an_inventory_does_not_either(tmp_path: Path) -> None:
+    lines = [csv_line(key) for key in ("a.jpg", "b_%24folder%24", "c/../d.jpg", "./e.jpg")]
+    source = open_form(write(tmp_path, ["".join(lines)]))
+    assert [entry.key for entry in listed(source)] == ["a.jpg"]
+    assert kinds(source) == ["(. or .. as a folder)"] * 2 + ["(folder marker)"]
+
+
 def test_parquet_inventories_are_read_with_keys_as_they_are(tmp_path: Path) -> None:
     table = pa.table(
         {

@@ -151,6 +151,9 @@ def test_a_population_exploits_and_tells_its_lineage(data: Path, tmp_path: Path)
     heir = next(trial for trial in records.trials.values() if trial.exploits)
     last = heir.exploits[-1]
     assert heir.parameters == last.after
+    # These rows its worker has found in the checkpoint that it took over.
+    taken_over = sum(row["seconds"] for row in heir.history[: last.donor_epoch])
+    assert last.seconds_taken_over == pytest.approx(taken_over)
     assert f"trial {last.donor} as of epoch {last.donor_epoch}" in render(records)
     metrics = refit(records, heir, "cpu", 2, Watcher())
     assert Bundle.load(records.run.bundle).spec.metrics["accuracy"] == metrics["accuracy"]

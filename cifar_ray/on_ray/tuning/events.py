@@ -42,9 +42,9 @@ class RecordingCallback(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Note an epoch."""
-        if EPOCHS in result:
-            self.records.add_row(_number(trial), {name: result[name] for name in ROW})
+        """Note an epoch, which a population's scheduler has noted itself."""
+        if self.records.spec.search != "pbt":
+            note_epoch(self.records, trial, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a trial has ended: whole, stopped, or with the failure of its worker."""
@@ -62,6 +62,12 @@ class RecordingCallback(Callback):
         number = _number(trial)
         self.records.end(number, error)
         self.learn(self.records.trials[number])
+
+
+def note_epoch(records: Records, trial: Any, result: dict[str, Any]) -> None:
+    """Add a result's row to the record, if it is of an epoch."""
+    if EPOCHS in result:
+        records.add_row(_number(trial), {name: result[name] for name in ROW})
 
 
 def death(error: Exception | None) -> str:

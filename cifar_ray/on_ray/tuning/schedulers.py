@@ -19,6 +19,7 @@ from ray.tune.schedulers import (
 )
 
 from cifar_ray.config.search import SearchSpec
+from cifar_ray.on_ray.tuning.events import note_epoch
 from cifar_ray.on_ray.tuning.trainable import EPOCHS, METRIC, TRIAL
 from cifar_ray.training.search.record import Records
 
@@ -121,11 +122,22 @@ class Population(PopulationBasedTraining):
             log_config=False,
         )
 
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Note the epoch before Tune's callbacks hear of it: the trial may be given up at once."""
+        # A trial's end repeats its last result, which an exploit may have replaced since.
+        if not result.get("done"):
+            note_epoch(self.records, trial, result)
+        decision: str = super().on_trial_result(tune_controller, trial, result)
+        return decision
+
     def _exploit(self, tune_controller: Any, trial: Any, trial_to_clone: Any) -> None:
         # A hook of Tune's own, and the only place where it says who takes over whom.
         super()._exploit(tune_controller, trial, trial_to_clone)
+        of_donor: Any = self._trial_state[trial_to_clone]
         self.records.exploit(
             int(trial.custom_trial_name),
             int(trial_to_clone.custom_trial_name),
+            # Of the checkpoint; the donor may have reported later epochs.
+            of_donor.last_result[EPOCHS],
             trial.config[TRIAL]["parameters"],
         )

@@ -37,6 +37,10 @@ class Exploit(FrozenConfig):
     donor_epoch: int
     before: Parameters
     after: Parameters
+    seconds_before: float
+    """That the trial had trained by then; rows of its own were replaced by the donor's."""
+    seconds_taken_over: float
+    """Of the donor's rows, with which `history` begins."""
 
 
 class TrialRecord(FrozenConfig):
@@ -50,10 +54,6 @@ class TrialRecord(FrozenConfig):
     history: tuple[Row, ...] = ()
     """The rows of `history.json`."""
     exploits: tuple[Exploit, ...] = ()
-    seconds_given_up: float = 0.0
-    """Spent on epochs that an exploit replaced by another trial's."""
-    seconds_taken_over: float = 0.0
-    """Of epochs in `history` that other trials have trained."""
 
     @property
     def best(self) -> Row | None:
@@ -68,8 +68,11 @@ class TrialRecord(FrozenConfig):
     @property
     def seconds(self) -> float:
         """Training time of this trial's own epochs, without validation."""
-        own = sum(row["seconds"] for row in self.history)
-        return own - self.seconds_taken_over + self.seconds_given_up
+        seconds = sum(row["seconds"] for row in self.history)
+        if not self.exploits:
+            return seconds
+        last = self.exploits[-1]
+        return seconds - last.seconds_taken_over + last.seconds_before
 
     @property
     def has_ended(self) -> bool:
@@ -119,22 +122,23 @@ class Records:
         history = (*(r for r in record.history if r["epoch"] < row["epoch"]), row)
         self.trials[number] = record.model_copy(update={"history": history})
 
-    def exploit(self, number: int, donor: int, after: Parameters) -> None:
-        """Note that a trial goes on from where its donor is."""
-        record, given = self.trials[number], self.trials[donor]
+    def exploit(self, number: int, donor: int, donor_epoch: int, after: Parameters) -> None:
+        """Note that a trial goes on from a checkpoint of its donor's, which may be further now."""
+        record = self.trials[number]
+        given = tuple(row for row in self.trials[donor].history if row["epoch"] < donor_epoch)
         exploit = Exploit(
             epoch=len(record.history),
             donor=donor,
-            donor_epoch=len(given.history),
+            donor_epoch=donor_epoch,
             before=record.parameters,
             after=after,
+            seconds_before=record.seconds,
+            seconds_taken_over=sum(row["seconds"] for row in given),
         )
         update = {
             "parameters": after,
             "exploits": (*record.exploits, exploit),
-            "history": given.history,
-            "seconds_given_up": record.seconds,
-            "seconds_taken_over": sum(row["seconds"] for row in given.history),
+            "history": given,
         }
         self._write(record.model_copy(update=update))
 

@@ -50,7 +50,7 @@ def test_a_population_member_pays_for_its_own_epochs_alone(tmp_path: Path) -> No
         records.begin(number, parameters)
         records.add_row(number, row(0, accuracy))
     after = {**records.trials[0].parameters, "batch_size": 64}
-    records.exploit(1, 0, after)
+    records.exploit(1, 0, 1, after)
     records.add_row(1, row(1, 0.7))
     trial = records.trials[1]
     assert [r["validation_accuracy"] for r in trial.history] == [0.6, 0.7]

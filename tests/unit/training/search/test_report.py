@@ -87,7 +87,7 @@ def test_a_lineage_names_donor_and_parameters(tmp_path: Path) -> None:
     for number in (0, 1):
         records.begin(number, parameters)
         records.add_row(number, row(0, 0.5 - number / 10))
-    records.exploit(1, 0, {**parameters, "batch_size": 64})
+    records.exploit(1, 0, 1, {**parameters, "batch_size": 64})
     page = render(records)
     assert "trial 0 as of epoch 1" in page
     assert "batch_size=64" in page

@@ -108,7 +108,7 @@ class Records:
         records = cls(spec, trials)
         for record in trials.values():
             if not record.has_ended:
-                trials[record.number] = records._with_history(record)
+                trials[record.number] = records._as_left(record)
         return records
 
     def begin(self, number: int, parameters: Parameters) -> None:
@@ -171,6 +171,17 @@ class Records:
         if not path.exists():
             return record
         return record.model_copy(update={"history": tuple(json.loads(path.read_text()))})
+
+    def _as_left(self, record: TrialRecord) -> TrialRecord:
+        """Take the worker's rows, and undo an exploit if they do not begin with its donor's.
+
+        An heir waits before it takes over the checkpoint: a kill leaves it with its own weights.
+        """
+        left = self._with_history(record)
+        if not record.exploits or left.history[: len(record.history)] == record.history:
+            return left
+        *exploits, undone = record.exploits
+        return left.model_copy(update={"parameters": undone.before, "exploits": tuple(exploits)})
 
     def _write(self, record: TrialRecord) -> None:
         path = self.run.trial(record.number).record

@@ -61,6 +61,26 @@ def test_a_population_member_pays_for_its_own_epochs_alone(tmp_path: Path) -> No
     assert Records.load(records.spec).trials[1].exploits == trial.exploits
 
 
+def test_an_exploit_that_a_kill_kept_from_its_heir_is_undone(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, search="pbt", scheduler="none")
+    records = Records.load(spec)
+    parameters = {"optimizer.learning_rate": 0.01, "batch_size": 32, "augment.flip": "none"}
+    for number, accuracies in ((0, [0.6, 0.7]), (1, [0.2, 0.3, 0.4])):
+        records.begin(number, parameters)
+        write_rows(records, number, accuracies)
+        for epoch, accuracy in enumerate(accuracies):
+            records.add_row(number, row(epoch, accuracy))
+    records.exploit(1, 0, 2, {**parameters, "batch_size": 64})
+    waiting = Records.load(spec).trials[1]
+    assert (waiting.parameters, waiting.exploits) == (parameters, ())
+    assert [r["validation_accuracy"] for r in waiting.history] == [0.2, 0.3, 0.4]
+    assert waiting.seconds == 30.0
+    write_rows(records, 1, [0.6, 0.7, 0.8])
+    heir = Records.load(spec).trials[1]
+    assert (heir.parameters["batch_size"], len(heir.exploits)) == (64, 1)
+    assert heir.seconds == 40.0
+
+
 def test_the_same_search_goes_on_and_another_one_is_refused(tmp_path: Path) -> None:
     spec = spec_of(tmp_path / "run")
     open_search(spec)

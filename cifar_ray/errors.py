@@ -38,6 +38,12 @@ class VerificationFailed(CifarRayError):
     exit_code = 5
 
 
+def of_exit_code(code: int, message: str) -> CifarRayError:
+    """Return an error that another process has told by its exit code and its message."""
+    kinds = {kind.exit_code: kind for kind in (InputError, Unfinished)}
+    return kinds.get(code, CifarRayError)(message)
+
+
 class ImageFault(Exception):
     """One image that gets a status instead of a label.
 

@@ -215,17 +215,21 @@ def _search(spec: "SearchSpec", address: str | None) -> "Records":
     from cifar_ray.training.search.opening import hold_search, open_search
     from cifar_ray.training.search.record import Records
     from cifar_ray.training.search.report import write_report
+    from cifar_ray.training.sources import check_data
 
+    ended = sum(trial.has_ended for trial in Records.load(spec).trials.values())
+    if ended < spec.num_trials:
+        # Before a folder is made, or Ray is started.
+        check_data(spec.data)
     open_search(spec)
     with hold_search(SearchRun(Path(spec.run))):
         records = Records.load(spec)
-        ended = sum(trial.has_ended for trial in records.trials.values())
         if ended:
             console.print(Text(f"{ended} of {spec.num_trials} trials have ended before."))
         try:
             with SearchDisplay(console, records) as display:
                 search(records, address, display.update)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, CifarRayError):
             console.print(Text(f"Go on with:  cifar-ray tune --resume {printable(spec.run)}"))
             raise
         finally:

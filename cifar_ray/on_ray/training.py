@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cifar_ray.config.training import TrainingSpec
-from cifar_ray.errors import CifarRayError, InputError, Unfinished
+from cifar_ray.errors import CifarRayError, of_exit_code
 from cifar_ray.models.transfer import pretrained_tensors
 from cifar_ray.on_ray.metrics import metered
 from cifar_ray.on_ray.run_board import RunBoard
@@ -71,8 +71,7 @@ def train(spec: TrainingSpec, address: str | None, watcher: Watcher) -> dict[str
             result = trainer.fit()
         outcome: dict[str, Any] = result.return_value  # type: ignore[attr-defined]
         if "exit_code" in outcome:
-            kinds = {kind.exit_code: kind for kind in (InputError, Unfinished)}
-            raise kinds.get(outcome["exit_code"], CifarRayError)(outcome["error"])
+            raise of_exit_code(outcome["exit_code"], outcome["error"])
         shutil.rmtree(ray_folder, ignore_errors=True)
     return outcome
 

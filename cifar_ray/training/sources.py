@@ -52,6 +52,14 @@ def load(data: str, input_size: int) -> Data:
     )
 
 
+def check_data(data: str) -> None:
+    """Raise `InputError` if DATA is not there, or has no classes, without reading an image."""
+    if data == "cifar10":
+        find_cifar10()
+    elif not parquet_files(data):
+        read_folder(data)
+
+
 def data_name(data: str) -> str:
     """Return what a folder, a bucket's prefix or a Parquet file is called."""
     path = Path(data)

@@ -19,6 +19,7 @@ from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.search import SearchSpec
 from cifar_ray.config.spaces import get_space, parse_space
 from cifar_ray.config.training import override
+from cifar_ray.errors import InputError
 from cifar_ray.models.bundle import Bundle
 from cifar_ray.on_ray.tuning.events import KILLED
 from cifar_ray.on_ray.tuning.search import search
@@ -82,6 +83,20 @@ def test_a_trial_that_diverges_costs_itself_only(data: Path, tmp_path: Path) -> 
     assert best is not None
     assert best.number != 1
     assert not (tmp_path / "run" / "ray").exists()
+
+
+@pytest.mark.usefixtures("session")
+def test_data_that_cannot_be_read_ends_the_search_which_goes_on_once_it_can(tmp_path: Path) -> None:
+    folder = tmp_path / "classes"
+    draw_classes(folder, each=20)
+    (folder / "red" / "broken.png").write_bytes(b"\x89PNG")
+    spec = spec_of(folder, tmp_path / "run", num_trials=3)
+    with pytest.raises(InputError, match="broken"):
+        run(spec)
+    assert not any(trial.has_ended for trial in Records.load(spec).trials.values())
+    (folder / "red" / "broken.png").unlink()
+    records = run(spec)
+    assert [trial.state for trial in records.trials.values()] == ["finished"] * 3
 
 
 @pytest.mark.usefixtures("session")

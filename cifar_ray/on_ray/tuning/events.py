@@ -7,6 +7,7 @@ from typing import Any
 import ray
 from ray.tune import Callback
 
+from cifar_ray.errors import CifarRayError, InputError, Unfinished
 from cifar_ray.on_ray.tuning.trainable import EPOCHS, TRIAL
 from cifar_ray.training.loop import EpochRow
 from cifar_ray.training.search.record import Records, TrialRecord
@@ -30,6 +31,7 @@ class RecordingCallback(Callback):
         self.records = records
         self.learn = learn
         self.on_change = on_change
+        self.fault: CifarRayError | None = None
 
     def __reduce__(self) -> tuple[type[Callback], tuple[()]]:
         """Leave nothing of ours in what Tune pickles and nobody reads."""
@@ -55,13 +57,19 @@ class RecordingCallback(Callback):
         self._end(trial, death(trial.get_error()))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Show how far the search is."""
+        """Show how far the search is, or end it: Tune would only log what is raised elsewhere."""
+        if self.fault is not None:
+            raise self.fault
         self.on_change(self.records)
 
     def _end(self, trial: Any, error: str | None) -> None:
         number = _number(trial)
-        self.records.end(number, error)
-        self.learn(self.records.trials[number])
+        try:
+            self.records.end(number, error)
+        except (InputError, Unfinished) as fault:
+            self.fault = fault
+        else:
+            self.learn(self.records.trials[number])
 
 
 def note_epoch(records: Records, trial: Any, result: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from cifar_ray.config.search import SearchSpec
 from cifar_ray.config.training import TrainingConfig, TrainingSpec
-from cifar_ray.errors import CifarRayError
+from cifar_ray.errors import CifarRayError, of_exit_code
 from cifar_ray.on_ray.training import COLLECTIVE_TIMEOUT_S, MAX_FAILURES, ranks_of_group
 from cifar_ray.on_ray.tuning.trainable import (
     TRIAL,
@@ -68,12 +68,12 @@ def _fit(spec: SearchSpec, ours: TrainingSpec, place: Place) -> None:
             backend="nccl" if place.num_gpus else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S
         ),
     )
-    error: str | None = trainer.fit().return_value  # type: ignore[attr-defined]
-    if error is not None:
-        raise CifarRayError(error)
+    failure: dict[str, Any] | None = trainer.fit().return_value  # type: ignore[attr-defined]
+    if failure is not None:
+        raise of_exit_code(failure["exit_code"], failure["error"])
 
 
-def _train_rank(content: dict[str, Any]) -> str | None:
+def _train_rank(content: dict[str, Any]) -> dict[str, Any] | None:
     """Train on this rank. An error is returned: raised, it would start the group again."""
     spec = TrainingSpec.model_validate(content["spec"])
 
@@ -88,5 +88,5 @@ def _train_rank(content: dict[str, Any]) -> str | None:
             report,
         )
     except CifarRayError as error:
-        return str(error)
+        return {"error": str(error), "exit_code": error.exit_code}
     return None

@@ -54,7 +54,8 @@ SETTINGS = {
 def search(records: Records, address: str | None, on_change: Callable[[Records], None]) -> None:
     """Run every trial that has not ended, and leave each one's end in the record.
 
-    `on_change` is called every now and then from the calling thread, and may raise.
+    `on_change` is called every now and then from the calling thread, and may raise. Wrong input
+    and a store that is gone end the search; their trials have not ended then.
     """
     spec, run = records.spec, SearchRun(Path(records.spec.run))
     pending = [n for n in range(spec.num_trials) if not _has_ended(records, n)]

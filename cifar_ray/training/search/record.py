@@ -20,7 +20,7 @@ from pydantic import JsonValue, ValidationError
 from cifar_ray.config.frozen import FrozenConfig
 from cifar_ray.config.search import SearchSpec
 from cifar_ray.config.spaces import Parameters
-from cifar_ray.errors import InputError, printable
+from cifar_ray.errors import InputError, of_exit_code, printable
 from cifar_ray.runs import SearchRun
 from cifar_ray.training.pipeline import write_json
 
@@ -143,11 +143,17 @@ class Records:
         self._write(record.model_copy(update=update))
 
     def end(self, number: int, error: str | None = None) -> None:
-        """Note how a trial ended: with `error`, with what its worker says, or by its epochs."""
+        """Note how a trial ended: with `error`, with what its worker says, or by its epochs.
+
+        Raises what its worker says if it is no fault of the trial's, which has not ended then.
+        """
         record = self._with_history(self.trials[number])
         failure = self.run.trial(number).failure
         if error is None and failure.exists():
-            error = json.loads(failure.read_text())["error"]
+            told = json.loads(failure.read_text())
+            if "exit_code" in told:
+                raise of_exit_code(told["exit_code"], told["error"])
+            error = told["error"]
         epochs = self.spec.epochs_of(record.parameters)
         whole: State = "finished" if len(record.history) >= epochs else "stopped"
         state: State = whole if error is None else "failed"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cifar_ray.errors import InputError
+from cifar_ray.errors import InputError, StoreUnavailable, Unfinished
 from cifar_ray.training.search.opening import hold_search, open_search, read_search
 from cifar_ray.training.search.record import Records
 from tests.unit.training.search.recorded import ended, row, spec_of, write_rows
@@ -24,6 +24,18 @@ def test_a_trial_is_finished_stopped_or_failed_by_what_its_worker_left(tmp_path:
     best = records.best()
     assert best is not None
     assert (best.number, best.accuracy) == (0, 0.6)
+
+
+def test_a_trial_whose_store_is_gone_has_not_ended(tmp_path: Path) -> None:
+    records = Records.load(spec_of(tmp_path))
+    ended(records, 0, 0.01, [0.3, 0.5, 0.6, 0.55])
+    records.begin(1, records.trials[0].parameters)
+    failure = {"error": "The endpoint does not answer.", "exit_code": StoreUnavailable.exit_code}
+    records.run.trial(1).failure.write_text(json.dumps(failure))
+    with pytest.raises(Unfinished, match="does not answer"):
+        records.end(1)
+    again = Records.load(records.spec)
+    assert [again.trials[n].has_ended for n in (0, 1)] == [True, False]
 
 
 def test_rows_of_ended_trials_are_the_same_after_everything_is_read_again(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.spaces import Parameters, apply
 from cifar_ray.config.training import TrainingSpec, override
-from cifar_ray.errors import CifarRayError
+from cifar_ray.errors import CifarRayError, InputError
 from cifar_ray.runs import TrialRun
 from cifar_ray.training.loop import EpochRow, Ranks
 from cifar_ray.training.search.trial import attempt, cause, hold_trial, take_over, train_trial
@@ -124,6 +124,14 @@ def test_parameters_that_do_not_go_together_are_the_trials_failure(
     with hold_trial(trial, lambda row: None), attempt(trial):
         spec_of(data, trial, {"optimizer.name": "muon"})
     assert "other_learning_rate" in json.loads(trial.failure.read_text())["error"]
+
+
+def test_wrong_input_is_no_fault_of_the_trials(tmp_path: Path) -> None:
+    trial = TrialRun(tmp_path / "trial")
+    run(tmp_path / "nowhere", trial, 1e-3)
+    told = json.loads(trial.failure.read_text())
+    assert told["exit_code"] == InputError.exit_code
+    assert "nowhere is not there" in told["error"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cifar_ray.training.search.record import Records, TrialRecord
 
 NUM_DRY = 10
+WITH_RESUME = ("resume", "gpus_per_trial", "refit", "dry_run", "address", "json_")
 EXAMPLES = """
 [bold]Examples[/bold]
 
@@ -93,11 +95,12 @@ def tune(
     if resume is not None:
         if submit is not None:
             raise InputError("A job goes on by the command that began it: leave out --resume.")
-        if any(option is not None for option in (data, recipe, space, out)):
-            raise typer.BadParameter("--resume takes all else from the search's folder.")
+        _refuse_beside_resume(context)
         from cifar_ray.training.search.opening import read_search
 
         spec = read_search(resume)
+        if gpus_per_trial is not None:
+            spec = spec.model_copy(update={"gpus_per_trial": gpus_per_trial})
     else:
         if data is None or recipe is None or space is None or (out is None and not dry_run):
             raise typer.BadParameter("give DATA, --recipe, --space and --out; or --resume RUN.")
@@ -116,6 +119,21 @@ def tune(
         submit(_job(spec, refit))
         return
     _run(_here(spec), refit, address, json_)
+
+
+def _refuse_beside_resume(context: typer.Context) -> None:
+    """Refuse what would be ignored: the search's folder says it."""
+    given = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        told = source is not None and source.name == "COMMANDLINE"
+        if told and parameter.name not in WITH_RESUME:
+            name = parameter.opts[0]
+            given.append(name if name.startswith("-") else name.upper())
+    if given:
+        raise InputError(
+            f"--resume takes all else from the search's folder: leave out {', '.join(given)}."
+        )
 
 
 def run_job(job: "TuneJob") -> None:
@@ -142,7 +160,9 @@ def _here(spec: "SearchSpec") -> "SearchSpec":
 
 
 def _run(spec: "SearchSpec", refit: bool, address: str | None, as_json: bool) -> None:
-    records = _search(spec, address or os.environ.get("RAY_ADDRESS"))
+    records = _search(
+        spec, address or os.environ.get("RAY_ADDRESS"), _resuming(spec, refit, address)
+    )
     best = records.best()
     if best is None:
         raise CifarRayError(_why_nothing(records))
@@ -208,7 +228,19 @@ def _show_planned(spec: "SearchSpec", as_json: bool) -> None:
     )
 
 
-def _search(spec: "SearchSpec", address: str | None) -> "Records":
+def _resuming(spec: "SearchSpec", refit: bool, address: str | None) -> str:
+    """Return the command that goes on with the search, to the same end."""
+    words = ["cifar-ray", "tune", "--resume", spec.run]
+    if spec.gpus_per_trial is not None:
+        words += ["--gpus-per-trial", f"{spec.gpus_per_trial:g}"]
+    if refit:
+        words.append("--refit")
+    if address is not None:
+        words += ["--address", address]
+    return printable(shlex.join(words))
+
+
+def _search(spec: "SearchSpec", address: str | None, resuming: str) -> "Records":
     from cifar_ray.cli.search_display import SearchDisplay
     from cifar_ray.on_ray.tuning.search import search
     from cifar_ray.runs import SearchRun
@@ -230,7 +262,7 @@ def _search(spec: "SearchSpec", address: str | None) -> "Records":
             with SearchDisplay(console, records) as display:
                 search(records, address, display.update)
         except (KeyboardInterrupt, CifarRayError):
-            console.print(Text(f"Go on with:  cifar-ray tune --resume {printable(spec.run)}"))
+            console.print(Text(f"Go on with:  {resuming}"))
             raise
         finally:
             records.write_parquet()

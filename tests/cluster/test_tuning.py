@@ -200,9 +200,9 @@ def test_two_processes_report_the_network_that_their_trial_keeps(
     assert trainer.validate(validation) == pytest.approx(reported, rel=1e-3)
 
 
-def start(spec: SearchSpec) -> "subprocess.Popen[bytes]":
+def start(spec: SearchSpec, *options: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-m", "cifar_ray", "tune", "--resume", spec.run],
+        [sys.executable, "-m", "cifar_ray", "tune", "--resume", spec.run, *options],
         cwd=REPOSITORY,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -293,12 +293,12 @@ def test_a_search_whose_head_is_killed_goes_on(
 
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
     spec = spec_of(data, tmp_path / "run", num_trials=6)
-    process = start(spec)
+    process = start(spec, "--refit")
     wait_until_some_have_ended(spec, process)
     os.kill(process.pid, signal.SIGINT)
     output = process.communicate(timeout=WAIT_S)[0].decode()
     assert process.returncode == 130, output
-    assert f"cifar-ray tune --resume {spec.run}" in output
+    assert f"cifar-ray tune --resume {spec.run} --refit" in output
     assert "Traceback" not in output
     assert (tmp_path / "run" / "trials.parquet").exists()
     assert not (tmp_path / "run" / "ray").exists()

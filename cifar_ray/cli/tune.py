@@ -82,7 +82,11 @@ def tune(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the search; training has its own.")] = 0,
     refit: Annotated[
-        bool, typer.Option("--refit", help="Train the best one again, and write its bundle.")
+        bool,
+        typer.Option(
+            "--refit",
+            help="Train the best one again, and write its bundle; with pbt, of its own weights.",
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print ten of the configs, and do nothing.")
@@ -275,7 +279,11 @@ def _refit(records: "Records", best: "TrialRecord") -> dict[str, Any]:
     from cifar_ray.training.pipeline import Watcher
     from cifar_ray.training.search.refit import refit
 
-    console.print(Text(f"Training trial {best.number} again in full."))
+    if best.exploits:
+        because = "other trials' epochs are in its weights, which no training repeats"
+        console.print(Text(f"The bundle is trial {best.number} as it is: {because}."))
+    else:
+        console.print(Text(f"Training trial {best.number} again in full."))
 
     def on_epoch(row: "EpochRow") -> None:
         line = f"epoch {row.epoch + 1}: validation {row.validation_accuracy:.2%}"

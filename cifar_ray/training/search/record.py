@@ -19,10 +19,12 @@ from pydantic import JsonValue, ValidationError
 
 from cifar_ray.config.frozen import FrozenConfig
 from cifar_ray.config.search import SearchSpec
-from cifar_ray.config.spaces import Parameters
+from cifar_ray.config.spaces import Parameters, apply
 from cifar_ray.errors import InputError, of_exit_code, printable
 from cifar_ray.runs import SearchRun
-from cifar_ray.training.pipeline import write_json
+from cifar_ray.training.checkpoint import Progress
+from cifar_ray.training.epoch import EpochRow
+from cifar_ray.training.pipeline import is_done, write_json
 
 State = Literal["running", "finished", "stopped", "failed"]
 Row = dict[str, float]
@@ -154,9 +156,9 @@ class Records:
             if "exit_code" in told:
                 raise of_exit_code(told["exit_code"], told["error"])
             error = told["error"]
-        epochs = self.spec.epochs_of(record.parameters)
-        whole: State = "finished" if len(record.history) >= epochs else "stopped"
-        state: State = whole if error is None else "failed"
+        state: State = "failed"
+        if error is None:
+            state = "finished" if self._is_whole(record) else "stopped"
         self._write(record.model_copy(update={"state": state, "error": error}))
 
     def best(self) -> TrialRecord | None:
@@ -170,6 +172,12 @@ class Records:
         temporary = path.with_name(f".{path.name}")
         pq.write_table(trials_table(self), temporary)
         temporary.replace(path)
+
+    def _is_whole(self, record: TrialRecord) -> bool:
+        """Tell whether it was trained to its end, which its recipe's own patience may be."""
+        rows: tuple[Any, ...] = record.history
+        progress = Progress(tuple(EpochRow(**row) for row in rows))
+        return is_done(apply(self.spec.config, record.parameters), progress)
 
     def _with_history(self, record: TrialRecord) -> TrialRecord:
         """Take the rows from the worker's file: the driver may have been told of fewer."""

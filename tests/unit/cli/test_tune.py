@@ -1,11 +1,28 @@
 """`tune` as a user gives it, but for the search itself, which needs a Ray."""
 
+import json
+from importlib.util import find_spec
 from pathlib import Path
 
-from cifar_ray.training.search.opening import open_search
-from tests.unit.cli.conftest import Cli
-from tests.unit.training.search.recorded import spec_of
+import pytest
 
+from cifar_ray.config.recipes import get_recipe
+from cifar_ray.config.spaces import Parameters, apply
+from cifar_ray.config.training import TrainingSpec, override
+from cifar_ray.training.loop import Ranks
+from cifar_ray.training.search.opening import open_search
+from cifar_ray.training.search.record import Records
+from cifar_ray.training.search.trial import take_over, train_trial
+from tests.drawing import draw_classes
+from tests.unit.cli.conftest import Cli
+from tests.unit.training.search.recorded import row, spec_of
+
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray has no package here")
+PARAMETERS: Parameters = {
+    "optimizer.learning_rate": 1e-3,
+    "batch_size": 32,
+    "augment.flip": "none",
+}
 SEARCH = ("--recipe", "cnn-122k", "--space", "optimizer")
 
 
@@ -32,3 +49,31 @@ def test_what_a_resumed_search_would_ignore_is_refused_by_name(cli: Cli, tmp_pat
     taken = ("--refit", "--gpus-per-trial", 0, "--address", "local", "--json", "--dry-run")
     code, printed = cli("tune", "--resume", tmp_path / "run", *taken)
     assert code == 0
+
+
+@needs_ray
+def test_the_bundle_of_a_population_is_its_best_member_as_it_is(cli: Cli, tmp_path: Path) -> None:
+    draw_classes(tmp_path / "classes", each=12)
+    config = override(get_recipe("cnn-122k"), ["epochs=2"])
+    given = {"config": config, "data": str(tmp_path / "classes"), "num_trials": 2}
+    spec = spec_of(tmp_path / "run", search="pbt", scheduler="none", **given)
+    open_search(spec)
+    records = Records.load(spec)
+    donor, heir = records.run.trial(0), records.run.trial(1)
+    for number in (0, 1):
+        records.begin(number, PARAMETERS)
+    ours = TrainingSpec(
+        config=apply(config, PARAMETERS), data=spec.data, run=str(donor.folder), code_version="0"
+    )
+    train_trial(ours, config, Ranks(), lambda trained: records.add_row(0, trained.as_dict()))
+    records.add_row(1, row(0, 0.1))
+    records.exploit(1, 0, 2, {**PARAMETERS, "batch_size": 64})
+    take_over(heir, donor.training.checkpoints)
+    donor.failure.write_text(json.dumps({"error": "Out of memory."}))
+    for number in (0, 1):
+        records.end(number)
+    code, printed = cli("tune", "--resume", tmp_path / "run", "--refit")
+    assert code == 0
+    assert "The bundle is trial 1 as it is" in printed
+    assert "again" not in printed
+    assert (records.run.bundle / "bundle.json").is_file()

@@ -5,6 +5,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from cifar_ray.config.recipes import get_recipe
+from cifar_ray.config.training import override
 from cifar_ray.errors import InputError, StoreUnavailable, Unfinished
 from cifar_ray.training.search.opening import hold_search, open_search, read_search
 from cifar_ray.training.search.record import Records
@@ -24,6 +26,15 @@ def test_a_trial_is_finished_stopped_or_failed_by_what_its_worker_left(tmp_path:
     best = records.best()
     assert best is not None
     assert (best.number, best.accuracy) == (0, 0.6)
+
+
+def test_a_trial_that_its_recipes_own_patience_ends_is_finished(tmp_path: Path) -> None:
+    config = override(get_recipe("cnn-bn"), ["epochs=8", "early_stopping.patience=2"])
+    records = Records.load(spec_of(tmp_path, config=config))
+    ended(records, 0, 0.01, [0.3, 0.5, 0.4, 0.4])
+    ended(records, 1, 0.01, [0.3, 0.5, 0.4])
+    ended(records, 2, 0.01, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
+    assert [records.trials[n].state for n in range(3)] == ["finished", "stopped", "finished"]
 
 
 def test_a_trial_whose_store_is_gone_has_not_ended(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def search(records: Records, address: str | None, on_change: Callable[[Records],
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     with ray_session(address) as session:
-        place, at_once = share_out(spec, session, len(pending))
+        place, at_once = share_out(spec, session, len(pending), _largest_node_cpus())
         try:
             _tuner(records, pending, place, at_once, on_change).fit()
         finally:
@@ -164,10 +164,13 @@ class ProposalSearcher(Searcher):
         raise NotImplementedError
 
 
-def share_out(spec: SearchSpec, session: Session, num_trials: int) -> tuple[Place, int]:
+def share_out(
+    spec: SearchSpec, session: Session, num_trials: int, node_cpus: float
+) -> tuple[Place, int]:
     """Return what each process of a trial has, and how many trials run at once.
 
-    Raises `InputError` for more GPUs than there are.
+    `node_cpus` are those of the largest node, beyond which no process reaches. Raises `InputError`
+    for more GPUs than there are.
     """
     workers = spec.workers_per_trial
     gpus = spec.gpus_per_trial
@@ -181,7 +184,7 @@ def share_out(spec: SearchSpec, session: Session, num_trials: int) -> tuple[Plac
     at_once = max(1, min(int(room), num_trials))
     drivers = DRIVER_CPUS if workers > 1 else 0.0
     cpus = (session.num_cpus / at_once - drivers) / workers
-    cpus = min(cpus, _largest_node_cpus())
+    cpus = min(cpus, node_cpus)
     whole = float(int(cpus)) if cpus >= 1 else cpus
     place = Place(
         device="cuda" if gpus else "cpu",

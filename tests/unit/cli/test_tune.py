@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cifar_ray.config.recipes import get_recipe
-from cifar_ray.config.spaces import Parameters, apply
+from cifar_ray.config.search import planned
+from cifar_ray.config.spaces import Parameters, apply, get_space
 from cifar_ray.config.training import TrainingSpec, override
 from cifar_ray.training.loop import Ranks
 from cifar_ray.training.search.opening import open_search
@@ -40,6 +41,28 @@ def test_data_that_is_not_there_is_refused_before_a_folder_is_made(
     assert "has 1 sub-folders" in printed
 
 
+def test_a_dry_run_prints_ten_of_the_configs_and_does_nothing(cli: Cli, tmp_path: Path) -> None:
+    space = tmp_path / "mine.toml"
+    space.write_text(
+        "optimizer.learning_rate = {log_uniform = [1e-4, 1e-1]}\nbatch_size = {choice = [64, 128]}"
+    )
+    dry = ("tune", tmp_path / "nowhere", "--recipe", "cnn-122k", "--space", space, "--dry-run")
+    code, printed = cli(*dry, "--search", "random", "--seed", 5, "--json")
+    assert code == 0
+    plan = planned(spec_of(tmp_path, space=get_space(str(space), get_recipe("cnn-122k")), seed=5))
+    assert json.loads(printed) == plan[:10]
+    code, printed = cli(*dry)
+    assert code == 0
+    assert "10 of 16 trials of cnn-122k" in printed
+    assert "6 more, found from the results of earlier ones" in printed
+    assert "batch_size" in printed
+    assert list(tmp_path.iterdir()) == [space]
+    space.write_text("learning_rat = {uniform = [0, 1]}")
+    code, printed = cli(*dry)
+    assert code == 2
+    assert "Did you mean optimizer.learning_rate" in printed
+
+
 def test_what_a_resumed_search_would_ignore_is_refused_by_name(cli: Cli, tmp_path: Path) -> None:
     open_search(spec_of(tmp_path / "run"))
     ignored = ("--trials", 3, "--seed", 1, "--search", "random", "--set", "epochs=1")
@@ -49,6 +72,18 @@ def test_what_a_resumed_search_would_ignore_is_refused_by_name(cli: Cli, tmp_pat
     taken = ("--refit", "--gpus-per-trial", 0, "--address", "local", "--json", "--dry-run")
     code, printed = cli("tune", "--resume", tmp_path / "run", *taken)
     assert code == 0
+
+
+@needs_ray
+def test_a_search_of_which_no_trial_could_be_trained_ends_with_1(cli: Cli, tmp_path: Path) -> None:
+    open_search(spec_of(tmp_path, num_trials=2))
+    records = Records.load(spec_of(tmp_path, num_trials=2))
+    for number in (0, 1):
+        records.begin(number, PARAMETERS)
+        records.end(number, "The loss is no longer finite.")
+    code, printed = cli("tune", "--resume", tmp_path)
+    assert code == 1
+    assert "No trial of 2 could be trained. Trial 0: The loss is no longer finite." in printed
 
 
 @needs_ray

@@ -12,12 +12,13 @@ if find_spec("ray") is None:
 
 from ray.tune import Checkpoint
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
 
 from cifar_ray.on_ray.tuning.events import RecordingCallback
-from cifar_ray.on_ray.tuning.schedulers import Population
+from cifar_ray.on_ray.tuning.schedulers import Population, make_scheduler
 from cifar_ray.on_ray.tuning.trainable import EPOCHS, trial_config, trial_name
 from cifar_ray.training.search.record import Records
-from tests.unit.training.search.recorded import row, spec_of
+from tests.unit.training.search.recorded import ended, row, spec_of
 
 PARAMETERS = {"optimizer.learning_rate": 0.01, "batch_size": 32, "augment.flip": "none"}
 
@@ -79,3 +80,36 @@ def test_an_exploit_knows_the_last_row_given_up_and_the_checkpoint_taken_over(
     report(1, 2, 0.6)
     assert heir.history == records.trials[1].history[:2]
     assert records.trials[1].seconds == 50.0
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "median"])
+def test_a_resumed_search_stops_a_trial_by_what_ended_before(
+    scheduler: str, tmp_path: Path
+) -> None:
+    def decision(records: Records, accuracy: float) -> str:
+        rule = make_scheduler(records)
+        trial = trial_of(9)
+        rule.on_trial_add(None, trial)
+        return rule.on_trial_result(None, trial, {**row(0, accuracy), EPOCHS: 1})
+
+    before = Records.load(spec_of(tmp_path, scheduler=scheduler))
+    assert decision(before, 0.2) == TrialScheduler.CONTINUE
+    for number in range(4):
+        ended(before, number, 0.01, [0.5, 0.6, 0.7, 0.8])
+    # A trial without an epoch says nothing.
+    before.begin(4, PARAMETERS)
+    before.end(4, "Out of memory.")
+    assert decision(before, 0.2) == TrialScheduler.STOP
+    assert decision(before, 0.9) == TrialScheduler.CONTINUE
+
+
+def test_the_median_rule_stands_a_trial_that_ends_without_a_result(tmp_path: Path) -> None:
+    rule = make_scheduler(Records.load(spec_of(tmp_path, scheduler="median")))
+    trial = trial_of(0)
+    rule.on_trial_add(None, trial)
+    rule.on_trial_complete(None, trial, {})
+    other = trial_of(1)
+    rule.on_trial_add(None, other)
+    for epoch in (0, 1):
+        result = {**row(epoch, 0.5), EPOCHS: epoch + 1}
+        assert rule.on_trial_result(None, other, result) == TrialScheduler.CONTINUE

@@ -133,10 +133,10 @@ def _refuse_beside_resume(context: typer.Context) -> None:
         source = context.get_parameter_source(parameter.name or "")
         told = source is not None and source.name == "COMMANDLINE"
         if told and parameter.name not in WITH_RESUME:
-            is_option = parameter.param_type_name == "option"
-            given.append(parameter.opts[0] if is_option else (parameter.name or "").upper())
+            name = parameter.opts[0]
+            given.append(name if name.startswith("-") else name.upper())
     if given:
-        raise typer.BadParameter(
+        raise InputError(
             f"--resume takes all else from the search's folder: leave out {', '.join(given)}."
         )
 

@@ -133,11 +133,11 @@ class Population(PopulationBasedTraining):
     def _exploit(self, tune_controller: Any, trial: Any, trial_to_clone: Any) -> None:
         # A hook of Tune's own, and the only place where it says who takes over whom.
         super()._exploit(tune_controller, trial, trial_to_clone)
-        donated: Any = self._trial_state[trial_to_clone].last_result
+        of_donor: Any = self._trial_state[trial_to_clone]
         self.records.exploit(
             int(trial.custom_trial_name),
             int(trial_to_clone.custom_trial_name),
             # Of the checkpoint; the donor may have reported later epochs.
-            int(donated[EPOCHS]),
+            of_donor.last_result[EPOCHS],
             trial.config[TRIAL]["parameters"],
         )

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 _ENOUGH_FOR_A_READER_TO_STUMBLE = 100
@@ -52,8 +53,8 @@ def lose_an_image_where_a_listing_goes_on(manifest: Any) -> None:
                 next(items, None)
             return items
 
-        listing.entries = all_but_one
-        return list_(self, name, listing, cursor)  # type: ignore[no-any-return]
+        lossy = SimpleNamespace(entries=all_but_one)
+        return list_(self, name, lossy, cursor)  # type: ignore[no-any-return]
 
     manifest.Manifest._list = _list
 

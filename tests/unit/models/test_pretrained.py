@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,7 @@ def test_a_failing_download_tells_of_weights(monkeypatch: pytest.MonkeyPatch) ->
     # A proxy that nobody listens at: the download fails as it does without a network.
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # It keeps the proxies of its first use.
     with pytest.raises(InputError, match=r"could not be downloaded.*--weights FILE"):
         torchvision_bundle(NAME)
 

@@ -9,8 +9,8 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 RUNS ?= out/reports
-# Processes that share the tests of `make test`; 0: one after another, in one process.
-JOBS ?= 0
+# Processes that share the unit tests of `make test`; the others share a Ray, S3 servers, a browser.
+JOBS ?= 2
 STAMP := .venv/.installed
 BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 \
@@ -25,7 +25,8 @@ install: $(STAMP)  ## make .venv from the lock (5 GB on Linux; the targets below
 
 ##@ Develop
 test: $(STAMP)  ## run the tests, except slow ones
-	@$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadgroup
+	@$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile tests/unit
+	@$(BIN)/python -m pytest -m "not slow" --ignore tests/unit
 
 test-all: $(STAMP)  ## run all the tests and repeat pytest's last line
 	@mkdir -p out

@@ -12,8 +12,7 @@ import pytest
 from tests.drawing import draw_folder
 from tests.required import require
 
-TESTS = Path(__file__).resolve().parent
-REPOSITORY = TESTS.parent
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure() -> None:
@@ -22,17 +21,10 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test that takes `cifar_data` with `data`, so that `-m "not data"` is true.
-
-    Where several processes share the tests (`-n 2 --dist loadgroup`), a file stays in one of them,
-    and so do all tests that use the same Ray, the same S3 servers or the same browser.
-    """
+    """Mark each test that takes `cifar_data` with `data`, so that `-m "not data"` is true."""
     for item in items:
         if "cifar_data" in getattr(item, "fixturenames", ()):
             item.add_marker("data")
-        folder = item.path.relative_to(TESTS).parts[0]
-        shared = folder if folder in ("browser", "cluster", "store") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ def write_search(folder: Path) -> None:
     for number in range(NUM_TRIALS - 1):
         accuracies = [0.3 + 0.1 * epoch - 0.01 * number for epoch in range(4 - number % 3)]
         ended(records, number, 10 ** (-3 + number / 10), accuracies)
-    records.exploit(0, 1, records.trials[2].parameters)
+    records.exploit(0, 1, 3, records.trials[2].parameters)
     records.add_row(0, row(3, 0.5))
     last = NUM_TRIALS - 1
     records.begin(last, {**records.trials[0].parameters, "augment.flip": HOSTILE})

@@ -13,7 +13,6 @@ from rich.text import Text
 
 from cifar_ray.cli.boundary import console
 from cifar_ray.errors import Unfinished, VerificationFailed, printable
-from cifar_ray.runs import LabellingRun
 
 if TYPE_CHECKING:
     from cifar_ray.config.labelling import SourceReference
@@ -60,6 +59,7 @@ def verify(
     Needs neither the model nor the images. Exit code 5 if anything differs.
     """
     from cifar_ray.prediction.lease import hold
+    from cifar_ray.runs import LabellingRun
     from cifar_ray.storage import open_store
 
     store = open_store(dest)

@@ -63,6 +63,8 @@ class Watch:
     shards: dict[str, Progress] = field(default_factory=dict)
     """That workers have in hand."""
     ranges: dict[int, Listed] = field(default_factory=dict)
+    settled: set[str] = field(default_factory=set)
+    """Shards that ended since the last question: its answer may not know."""
     question: Any = None
     due: float = 0.0
 
@@ -71,23 +73,28 @@ class Watch:
         if self.question is not None:
             if ray.wait([self.question], timeout=0)[0]:
                 answer, self.question = self.question, None
-                yield from self._read(*ray.get(answer))
+                yield from self.read(*ray.get(answer))
         elif time.monotonic() >= self.due:
             self.due = time.monotonic() + POLL_INTERVAL_S
+            self.settled.clear()
             self.question = self.board.look.remote()
 
     def wait(self) -> Iterator[Listed | Progress]:
         """Ask, and wait for the answer."""
-        yield from self._read(*ray.get(self.board.look.remote()))
+        self.settled.clear()
+        self.question = None
+        yield from self.read(*ray.get(self.board.look.remote()))
 
-    def _read(
+    def read(
         self, shards: dict[str, Progress], ranges: dict[int, Listed]
     ) -> Iterator[Listed | Progress]:
+        """Tell what is new in an answer."""
         if ranges != self.ranges:
             self.ranges |= ranges
             yield self._listed()
         for shard, progress in shards.items():
-            yield from self._change(shard, progress)
+            if shard not in self.settled:
+                yield from self._change(shard, progress)
 
     def _listed(self) -> Listed:
         ranges = self.ranges.values()
@@ -109,3 +116,4 @@ class Watch:
         """Settle a shard that is no longer in hand."""
         yield from self._change(shard, progress)
         del self.shards[shard]
+        self.settled.add(shard)

@@ -41,7 +41,8 @@ from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.search import SearchSpec
 from cifar_ray.config.spaces import Parameters, Space, apply, describe, get_space, parse_space
 from cifar_ray.config.training import TrainingConfig, TrainingSpec, override
-from cifar_ray.on_ray.session import ray_session, replaced
+from cifar_ray.on_ray.adjusting import replaced
+from cifar_ray.on_ray.session import ray_session
 from cifar_ray.on_ray.tuning import trainable
 from cifar_ray.on_ray.tuning.search import search
 from cifar_ray.training.evaluate_bundles import evaluate_bundles

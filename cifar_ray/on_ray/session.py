@@ -11,37 +11,24 @@ What remains open, on loopback and to read only: Ray's pages with metrics in Pro
 (of monitor, dashboard and agent), which ask for no token.
 """
 
-import inspect
-import logging
 import os
 import secrets
-import signal
 import socket
-import sys
 import tempfile
-import threading
 import time
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import psutil
 import ray
-from ray._private import ray_constants, services
-from ray._raylet import (  # type: ignore[attr-defined]
-    AuthenticationTokenLoader,
-    Config,
-    GcsClient,
-)
-from ray.job_config import JobConfig
-from ray.util.annotations import RayDeprecationWarning
+from ray._raylet import AuthenticationTokenLoader, GcsClient  # type: ignore[attr-defined]
 
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.errors import InputError, Unfinished
+from cifar_ray.on_ray.adjusting import environment, init, known_ports, on_loopback, quiet
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Shards' names and results cross it, no pixel does."""
@@ -51,17 +38,6 @@ SHUTDOWN_TIMEOUT_S = 5.0
 POLL_S = 0.02
 MAX_FOLDER_CHARACTERS = 40
 """Of the system's temporary folder: a Unix socket's path below it may have some 100 in all."""
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    # What Ray Data's statistics trip over when the machine is busy.
-    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
-    # Ray's announcement of how it will treat actors that ask for no GPU.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # What its C++ parts say on our terminal is for Ray's own makers.
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
-    "RAY_SERVE_LOG_TO_STDERR": "0",
-}
 PATIENT = {
     "RAY_agent_register_timeout_ms": "120000",
     "RAY_worker_register_timeout_seconds": "180",
@@ -69,14 +45,6 @@ PATIENT = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
 }
 """On a busy machine Ray's processes take longer to start than it waits for by default."""
-AGENT_PORTS = (
-    "metrics_agent_port",
-    "metrics_export_port",
-    "runtime_env_agent_port",
-    "dashboard_agent_listen_port",
-)
-"""What the raylet learns from files in the session's folder, named after these."""
-logger = logging.getLogger(__name__)
 _MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
@@ -109,7 +77,7 @@ def ray_session(
     if ray.is_initialized():
         yield _describe(None)
         return
-    with _quiet():
+    with quiet():
         if address == "local":
             with _embedded(num_cpus or usable_cores(), dashboard) as session:
                 yield session
@@ -126,7 +94,7 @@ def _embedded(num_cpus: int, dashboard: bool) -> Iterator[Session]:
         token_path = Path(folder) / "token"
         _write_private(token_path, secrets.token_hex(32))
         variables = {_MODE: "token", _TOKEN: None, _TOKEN_PATH: str(token_path)}
-        with _environment({**variables, **PATIENT}), _on_loopback(), _known_ports():
+        with environment({**variables, **PATIENT}), on_loopback(), known_ports():
             # Ray opens its own folder to everybody; the one around it stays shut.
             own_folder = Path(folder) / "ray"
             try:
@@ -140,7 +108,7 @@ def _start(num_cpus: int, dashboard: bool, folder: Path) -> Any:
     """Start a Ray; `Unfinished` if this machine is too busy for it."""
     for _ in range(MAX_STARTS):
         try:
-            return _init(
+            return init(
                 address="local",
                 num_cpus=num_cpus,
                 object_store_memory=OBJECT_STORE_BYTES,
@@ -204,11 +172,11 @@ def _processes(folder: Path) -> list[psutil.Process]:
 
 @contextmanager
 def _connected(address: str) -> Iterator[Session]:
-    with _environment(_token_mode(address)):
+    with environment(_token_mode(address)):
         if address != "auto":
             _knock(address)
         try:
-            context = _init(address=address)
+            context = init(address=address)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise _unusable(address, str(error).strip().splitlines()[0]) from error
         try:
@@ -223,7 +191,7 @@ def client_token(address: str) -> Iterator[None]:
 
     Raises `InputError` if the token's file cannot be read.
     """
-    with _environment(_token_mode(address)):
+    with environment(_token_mode(address)):
         yield
 
 
@@ -269,44 +237,6 @@ def _unusable(address: str, reason: str) -> InputError:
     )
 
 
-class _OwnPath(list[str]):
-    """What Ray puts on its workers' path: nothing that is not on this process's own.
-
-    It adds the current folder, which may be the images', and hold anybody's code.
-    """
-
-    def extend(self, folders: Iterable[str]) -> None:
-        super().extend(folder for folder in folders if folder in sys.path)
-
-
-def _init(**settings: Any) -> Any:
-    """Run `ray.init` without what it says, and without its own handler for SIGTERM."""
-    handler = signal.getsignal(signal.SIGTERM)
-    job = JobConfig()
-    job._py_driver_sys_path = _OwnPath()
-    with _shut_stderr():
-        context = ray.init(
-            log_to_driver=False, logging_level=logging.ERROR, job_config=job, **settings
-        )
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
-    return context
-
-
-@contextmanager
-def _shut_stderr() -> Iterator[None]:
-    """Let nothing through, not even from C++; what starts within does not hold it open either."""
-    stderr = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-
-
 def _describe(dashboard_url: str | None) -> Session:
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return Session(
@@ -333,94 +263,3 @@ def _write_private(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
-
-
-@contextmanager
-def _environment(variables: dict[str, str | None]) -> Iterator[None]:
-    """Set environment variables, or unset them with None, and let Ray look at them again."""
-    before = {name: os.environ.get(name) for name in variables}
-    _set_environment(variables)
-    try:
-        yield
-    finally:
-        _set_environment(before)
-
-
-def _set_environment(variables: dict[str, str | None]) -> None:
-    for name, value in variables.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-    # Ray has read mode and token when it was imported, and keeps them.
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
-
-
-@contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Let a Ray that starts within take 127.0.0.1 for its node's address."""
-    with (
-        replaced(ray_constants, "ENABLE_RAY_CLUSTER", False),
-        _environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}),
-    ):
-        yield
-
-
-@contextmanager
-def _known_ports() -> Iterator[None]:
-    """Let a Ray that starts within know from the beginning where its agents will listen.
-
-    Left to itself its raylet waits for them to say so in files, 15 s that no setting changes, and
-    ends if this machine is too busy to start them in that time.
-    """
-    start = services.start_raylet
-    signature = inspect.signature(start)
-
-    def start_raylet(*args: Any, **options: Any) -> Any:
-        ports = dict(zip(AGENT_PORTS, _free_ports(len(AGENT_PORTS)), strict=True))
-        call = signature.bind(*args, **options)
-        call.arguments.update(ports)
-        folder, node = Path(call.arguments["session_dir"]), call.arguments["node_id"]
-        for name, port in ports.items():
-            (folder / f"{name}_{node}").write_text(str(port))
-        return start(*call.args, **call.kwargs)
-
-    with replaced(services, "start_raylet", start_raylet):
-        yield
-
-
-def _free_ports(number: int) -> list[int]:
-    with ExitStack() as opened:
-        sockets = [opened.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
-@contextmanager
-def replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
-    """Change what Ray has no setting for, within the block."""
-    before = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    # For good: Ray's threads may warn at any time.
-    warnings.filterwarnings("ignore", module=r"ray\.")
-    warnings.filterwarnings("ignore", category=RayDeprecationWarning)
-    with (
-        _environment({**QUIET}),
-        replaced(ray._private.worker, "print_to_stdstream", _log_message),
-    ):
-        yield
-
-
-def _log_message(message: dict[str, Any], **_: object) -> None:
-    """Take what Ray has to say of lost workers, which it would print among our output."""
-    logger.info("\n".join(message["lines"]))

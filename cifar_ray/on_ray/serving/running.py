@@ -15,8 +15,9 @@ from cifar_ray.config.addresses import in_url
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.config.serving import ServerOptions, ServiceConfig
 from cifar_ray.errors import InputError
+from cifar_ray.on_ray.adjusting import replaced
 from cifar_ray.on_ray.serving.application import NAME, build, replica_resources
-from cifar_ray.on_ray.session import Session, ray_session, replaced
+from cifar_ray.on_ray.session import Session, ray_session
 
 START_TIMEOUT_S = 600
 """For Serve's HTTP proxy, which on a busy machine needs longer than Serve's minute."""

@@ -258,9 +258,9 @@ def _search(spec: "SearchSpec", address: str | None, resuming: str) -> "Records"
     if ended < spec.num_trials:
         # Before a folder is made, or Ray is started.
         check_data(spec.data)
+        if address is None:  # elsewhere, trials find their own
+            bring(spec.data)
     open_search(spec)
-    if address is None:  # elsewhere, trials find their own
-        bring(spec.data)
     with hold_search(SearchRun(Path(spec.run))):
         records = Records.load(spec)
         if ended:

@@ -12,7 +12,7 @@ from cifar_ray.prediction.parallel import in_parallel
 from cifar_ray.prediction.part import committed, read_footer
 from cifar_ray.prediction.plan import Prepared, Request, first_entries, prepare
 from cifar_ray.prediction.receipt import read_receipt
-from cifar_ray.prediction.sources import Entry, Source, open_source, split_source
+from cifar_ray.prediction.sources import Entry
 from cifar_ray.prediction.suitability import doubt_warning
 from cifar_ray.prediction.survey import survey
 from cifar_ray.prediction.trial import lay_out, plan_on_trial
@@ -53,7 +53,7 @@ def dry_run(request: Request, options: RunOptions, num_cores: int) -> Preview:
     """
     prepared = prepare(request)
     spec, store = prepared.bundle.spec, prepared.store
-    source = _source(prepared)
+    source = prepared.source()
     seen = survey(source, request.config.images_per_shard)
     parts_done, images_done = _done(prepared)
     complete = prepared.existing is not None and read_receipt(store) is not None
@@ -86,15 +86,6 @@ def dry_run(request: Request, options: RunOptions, num_cores: int) -> Preview:
         basis=basis,
         warnings=warnings,
     )
-
-
-def _source(prepared: Prepared) -> Source:
-    """Open SOURCE with the ranges that the run has, or would have."""
-    reference, config, existing = prepared.reference, prepared.request.config, prepared.existing
-    if existing is None:
-        return open_source(split_source(reference, config), config)
-    ranges = existing.source.ranges
-    return open_source(reference.model_copy(update={"ranges": ranges}), config)
 
 
 def _done(prepared: Prepared) -> tuple[int, int]:

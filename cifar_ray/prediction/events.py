@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from cifar_ray.errors import CifarRayError, InputError, Unfinished
+from cifar_ray.errors import CifarRayError, of_exit_code
 from cifar_ray.prediction.part import PartFooter
 
 
@@ -86,8 +86,7 @@ class WorkerError:
 
     def as_exception(self) -> CifarRayError:
         """Return the error to raise in the driver."""
-        kinds: dict[int, type[CifarRayError]] = {2: InputError, 4: Unfinished}
-        return kinds.get(self.exit_code, CifarRayError)(self.message)
+        return of_exit_code(self.exit_code, self.message)
 
 
 Event = Progress | ShardDone | ShardReturned | WorkerReady | WorkerError

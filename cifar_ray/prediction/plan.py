@@ -111,6 +111,14 @@ class Prepared:
     first: list[Entry]
     """Some of the first images, for a new run."""
 
+    def source(self) -> Source:
+        """Open SOURCE, cut into ranges as the run has it, or would: shards are numbered in them."""
+        if self.existing is None:
+            config = self.request.config
+            return open_source(split_source(self.reference, config), config)
+        moved = self.reference.model_copy(update={"ranges": self.existing.source.ranges})
+        return open_source(moved, self.existing.config)
+
 
 def prepare(request: Request) -> Prepared:
     """Check a request against SOURCE, model and DEST; write nothing.
@@ -137,23 +145,20 @@ def settle(prepared: Prepared) -> Plan:
     existing = prepared.existing
     if existing is not None:
         finish_moves(store)
-        # The ranges are those of the record: shards are numbered within them.
         if not store.names(LabellingRun.BUNDLE):
             store_bundle(store, bundle)  # `verify --repair` has moved a damaged copy away.
-        moved = prepared.reference.model_copy(update={"ranges": existing.source.ranges})
-        return Plan(existing, bundle, open_source(moved, existing.config), store, resumed=True)
+        return Plan(existing, bundle, prepared.source(), store, resumed=True)
     if request.fresh and store.exists(LabellingRun.RECORD):
         for name in OWN_NAMES:
             store.delete(name)
-    reference = split_source(prepared.reference, request.config)
-    source = open_source(reference, request.config)
+    source = prepared.source()
     record = RunRecord(
         code_version=cifar_ray.__version__,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         config=request.config,
         execution=resolve_execution(request.execution, bundle.spec),
         bundle=BundleReference(id=bundle.id, digest=bundle.digest),
-        source=reference,
+        source=source.reference,
         warnings=unlike_training_images(
             prepared.first, source.fetcher(), bundle.spec, request.config.decode_memory_mb * 2**20
         ),

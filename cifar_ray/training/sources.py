@@ -53,10 +53,11 @@ def load(data: str, input_size: int) -> Data:
 
 
 def check_data(data: str) -> None:
-    """Raise `InputError` if DATA is not there, or has no classes, without reading an image."""
-    if data == "cifar10":
-        find_cifar10()
-    elif not parquet_files(data):
+    """Raise `InputError` if DATA is not there, or has no classes, without reading an image.
+
+    `cifar10` is not looked for: where it is not there, it is downloaded.
+    """
+    if data != "cifar10" and not parquet_files(data):
         read_folder(data)
 
 

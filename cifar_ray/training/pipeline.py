@@ -33,6 +33,7 @@ from cifar_ray.runs import TrainingRun
 from cifar_ray.training import checkpoint
 from cifar_ray.training.batches import Statistics
 from cifar_ray.training.dataset import LabelledImages
+from cifar_ray.training.device import use_threads
 from cifar_ray.training.evaluation import Evaluation
 from cifar_ray.training.held_out import in_memory
 from cifar_ray.training.loop import EpochRow, Ranks, Step, Trainer
@@ -68,7 +69,7 @@ def train(spec: TrainingSpec, ranks: Ranks, watcher: Watcher) -> dict[str, Any] 
 
     Returns the metrics on rank 0, None on the others.
     """
-    torch.set_num_threads(spec.threads)
+    use_threads(spec.threads)
     with open_place(spec.run) as place:
         return _train(spec, place, ranks, watcher)
 

@@ -26,6 +26,7 @@ from cifar_ray.models.transfer import pretrained_tensors
 from cifar_ray.runs import EvaluationRun, TrainingRun
 from cifar_ray.storage import FolderStore
 from cifar_ray.training.dataset import LabelledImages
+from cifar_ray.training.device import use_threads
 from cifar_ray.training.loop import Ranks, Trainer
 from cifar_ray.training.pipeline import IMAGENET, input_size
 
@@ -81,7 +82,7 @@ def estimated_minutes(
     config: TrainingConfig, device: torch.device, threads: int, epochs_done: int = 0
 ) -> float:
     """Return the minutes that the rest of training on CIFAR-10 takes, by the time of some steps."""
-    torch.set_num_threads(threads)
+    use_threads(threads)
     trainer = Trainer(config, registry.build(config.network, 10), IMAGENET, device, Ranks())
     steps = trainer.batches.num_steps(num_training_images(config))
     seconds = 0.0

@@ -12,6 +12,7 @@ from cifar_ray.config.spaces import apply
 from cifar_ray.config.training import TrainingSpec
 from cifar_ray.runs import SearchRun, TrainingRun
 from cifar_ray.training import checkpoint
+from cifar_ray.training.device import use_threads
 from cifar_ray.training.loop import Ranks
 from cifar_ray.training.pipeline import Watcher, finish, input_size, make_trainer, split_data, train
 from cifar_ray.training.resume import open_run
@@ -56,7 +57,7 @@ def refit_spec(records: Records, best: TrialRecord, device: str, threads: int) -
 
 def _finish_member(records: Records, best: TrialRecord, spec: TrainingSpec) -> dict[str, Any]:
     trial = SearchRun(Path(records.spec.run)).trial(best.number)
-    torch.set_num_threads(spec.threads)
+    use_threads(spec.threads)
     data = load(spec.data, input_size(spec.config))
     splits = split_data(data, records.spec.config)
     trainer = make_trainer(spec.config, splits.train, torch.device(spec.device), Ranks())

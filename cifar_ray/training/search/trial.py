@@ -20,6 +20,7 @@ from cifar_ray.errors import CifarRayError, InputError, Unfinished
 from cifar_ray.runs import TrialRun
 from cifar_ray.training import checkpoint
 from cifar_ray.training.dataset import LabelledImages
+from cifar_ray.training.device import use_threads
 from cifar_ray.training.loop import EpochRow, Ranks, Trainer
 from cifar_ray.training.optimizer import build_optimizers
 from cifar_ray.training.pipeline import (
@@ -108,7 +109,7 @@ def train_trial(
     forgotten them judges the trial as before. `base` is the search's recipe, which decides on the
     split. Raises `CifarRayError` when the trial diverges.
     """
-    torch.set_num_threads(spec.threads)
+    use_threads(spec.threads)
     config, run = spec.config, TrialRun(Path(spec.run)).training
     device = torch.device(spec.device)
     training, validation = images(spec.data, base, input_size(config))

@@ -20,7 +20,7 @@ from functools import partial
 import pyarrow.parquet as pq
 
 from cifar_ray.config.labelling import RunRecord
-from cifar_ray.errors import InputError, Unfinished, printable
+from cifar_ray.errors import InputError, Unfinished, VerificationFailed, printable
 from cifar_ray.prediction.key_order import repeated_keys
 from cifar_ray.prediction.manifest import DamagedListing, Manifest
 from cifar_ray.prediction.parallel import in_parallel
@@ -76,12 +76,11 @@ class _Sums:
 def verify(store: Store, on_shard: Callable[[int], None], open_too: bool = False) -> Verified:
     """Look at everything in DEST; `on_shard` is told how many rows each shard has.
 
-    Raises `InputError` where there is no run, `Unfinished` for one that is not sealed; with
-    `open_too`, for which its lease is to be held, what is there of that is looked at.
+    Raises `InputError` where there is no run, `VerificationFailed` for one whose record is lost,
+    `Unfinished` for one that is not sealed; with `open_too`, for which its lease is to be held,
+    what is there of that is looked at.
     """
-    record = read_record(store)
-    if record is None:
-        raise InputError(f"{printable(store.uri)} holds no labelling run: there is no run.json.")
+    record = _record(store)
     try:
         receipt = read_receipt(store)
     except InputError:
@@ -103,6 +102,35 @@ def verify(store: Store, on_shard: Callable[[int], None], open_too: bool = False
     differences += _strangers(store, listed)
     differences += _totals(manifest, record, receipt, sums)
     return Verified(record, receipt, sums.rows, sums.parts, tuple(differences))
+
+
+def _record(store: Store) -> RunRecord:
+    try:
+        record = read_record(store)
+    except InputError:
+        # A receipt of this version is that of a record of this version.
+        if _has_receipt(store):
+            raise _record_lost(store, "is damaged") from None
+        raise
+    if record is not None:
+        return record
+    if store.names(LabellingRun.MANIFEST):
+        raise _record_lost(store, "is missing")
+    raise InputError(f"{printable(store.uri)} holds no labelling run: there is no run.json.")
+
+
+def _has_receipt(store: Store) -> bool:
+    try:
+        return read_receipt(store) is not None
+    except InputError:
+        return False
+
+
+def _record_lost(store: Store, what: str) -> VerificationFailed:
+    return VerificationFailed(
+        f"{printable(store.uri)}/{LabellingRun.RECORD} {what}, and nothing else says what the run "
+        "is. Put it back from a copy, or label everything again with --fresh."
+    )
 
 
 def _verify_open(

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,7 +24,7 @@ from cifar_ray.prediction.classify import Classifying
 from cifar_ray.prediction.engine import RunEvent
 from cifar_ray.prediction.export.spreadsheet import export_csv
 from cifar_ray.prediction.local import LocalEngine
-from cifar_ray.prediction.pipeline import label
+from cifar_ray.prediction.pipeline import RunProgress, label
 from cifar_ray.prediction.plan import Plan, Request, make_plan
 from cifar_ray.prediction.receipt import Receipt
 from cifar_ray.prediction.renewal import renew
@@ -33,6 +34,7 @@ from cifar_ray.prediction.sources import s3_ranges
 from cifar_ray.prediction.status import run_status
 from cifar_ray.prediction.verification import Verified, verify
 from cifar_ray.prediction.worker import equip
+from cifar_ray.runs import LabellingRun
 from cifar_ray.storage import Store, open_store
 from tests.drawing import draw_folder
 from tests.store.conftest import BUCKET
@@ -43,6 +45,7 @@ IMAGES_PER_SHARD = 8
 SAME_COLUMNS = ["key", "sha256", "status", "width", "height", "label", "confidence"]
 HELD = "^GET .*drawn-0044"
 """An image of the fifth of the six shards, in the order of keys."""
+LISTED = LabellingRun.range_end(0)
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +111,12 @@ def run_here(plan: Plan) -> Receipt:
     return label(plan, InThisProcess(), 1.0, lambda progress: None)
 
 
-def run(plan: Plan, store_timeout_s: float = 60.0) -> Receipt:
-    engine = LocalEngine(plan.store.uri, plan.source.reference, 1, store_timeout_s)
-    return label(plan, engine, 1.0, lambda progress: None)
+def engaged(plan: Plan) -> tuple[Plan, LocalEngine]:
+    return plan, LocalEngine(plan.store.uri, plan.source.reference, 1, 60.0)
+
+
+def run(plan: Plan) -> Receipt:
+    return label(*engaged(plan), 1.0, lambda progress: None)
 
 
 def wait_until(condition: Callable[[], object], process: "subprocess.Popen[str]") -> None:
@@ -148,25 +154,75 @@ def test_a_run_that_is_killed_in_the_middle_has_the_rows_of_the_folder(
     assert store.names("_tmp") == []
 
 
-def test_an_endpoint_that_is_stopped_in_the_middle_ends_the_run_with_4_and_it_can_go_on(
-    images: str, place: str, proxy: FaultProxy
+def refuse(proxy: FaultProxy) -> Callable[[], None]:
+    """Let the token expire; return what gives a new one."""
+    rule = proxy.add(Rule("", 400, code="ExpiredToken"))
+    return lambda: proxy.rules.remove(rule)
+
+
+def stop(proxy: FaultProxy) -> Callable[[], None]:
+    """Stop the endpoint; return what starts it again."""
+    proxy.stop()
+    return proxy.start
+
+
+@pytest.mark.parametrize("fault", [stop, refuse], ids=["endpoint stopped", "token expired"])
+def test_a_store_that_fails_for_good_ends_the_run_with_4_and_it_can_go_on(
+    images: str, place: str, proxy: FaultProxy, fault: Callable[[FaultProxy], Callable[[], None]]
 ) -> None:
     store = open_store(f"{place}/out")
     hold = proxy.add(Rule(HELD, "hold"))
     process = start(images, store.uri, "--store-timeout", "1")
     wait_until(lambda: hold.seen and store.names("predictions"), process)
-    proxy.stop()
+    mend = fault(proxy)
     proxy.released.set()
     code, _, errors = finish(process)
     assert code == 4, errors
     assert "same command" in errors
-    proxy.start()
+    mend()
     assert not store.exists("receipt.json")
     # What is there blames no image for it.
     assert set(rows(store)["status"].to_pylist()) == {"ok"}
     code, receipt, errors = finish(start(images, store.uri))
     assert code == 0, errors
     assert (receipt["listed"], receipt["ok"]) == (NUM_IMAGES, NUM_IMAGES)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(stop, marks=pytest.mark.slow), refuse],
+    ids=["endpoint stopped", "token expired"],
+)
+def test_a_source_that_fails_for_a_while_costs_no_image_and_no_second_command(
+    images: str,
+    proxy: FaultProxy,
+    tmp_path: Path,
+    fault: Callable[[FaultProxy], Callable[[], None]],
+) -> None:
+    run(plan_of(images, str(tmp_path / "undisturbed")))
+    store = open_store(str(tmp_path / "out"))
+    hold = proxy.add(Rule(HELD, "hold"))
+    mend: list[Callable[[], None]] = []
+    mended: list[bool] = []
+
+    def take_away() -> None:
+        while not (hold.seen and store.names("predictions") and store.exists(LISTED)):
+            time.sleep(0.05)
+        mend.append(fault(proxy))
+        proxy.released.set()
+
+    def bring_back(progress: RunProgress) -> None:
+        if progress.pause is not None and not mended:
+            mend[0]()
+            mended.append(True)
+
+    away = threading.Thread(target=take_away, daemon=True)
+    away.start()
+    receipt = label(*engaged(plan_of(images, store.uri)), 1.0, bring_back)
+    away.join()
+    assert mended
+    assert (receipt.listed, receipt.ok) == (NUM_IMAGES, NUM_IMAGES)
+    assert parts(store) == parts(open_store(str(tmp_path / "undisturbed")))
 
 
 def test_broken_images_get_their_status_and_no_other_image_does(

@@ -24,7 +24,9 @@ import platform
 import shutil
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -129,23 +131,29 @@ def epochs_of(records: Records) -> int:
     return sum(len(trial.history) for trial in records.trials.values())
 
 
-def train_in_full(setting: Setting, name: str, parameters: Parameters) -> list[Path]:
-    """Train with each seed and return the runs."""
-    runs = []
-    for seed in range(setting.train_seeds):
-        run = setting.folder / f"full-{name}-{seed}"
-        config = override(apply(setting.config, parameters), [f"seed={seed}"])
-        spec = TrainingSpec(
+def full_trainings(setting: Setting, name: str, parameters: Parameters) -> list[TrainingSpec]:
+    """Return what to train, a run a seed."""
+    configs = [
+        override(apply(setting.config, parameters), [f"seed={seed}"])
+        for seed in range(setting.train_seeds)
+    ]
+    return [
+        TrainingSpec(
             config=config,
             data=setting.data,
-            run=str(run),
-            threads=usable_cores(),
+            run=str(setting.folder / f"full-{name}-{config.seed}"),
+            threads=1,
             code_version=__version__,
         )
-        if open_run(spec) is None:
-            train(spec, Ranks(), Watcher())
-        runs.append(run)
-    return runs
+        for config in configs
+    ]
+
+
+def train_in_full(spec: TrainingSpec) -> Path:
+    """Train, unless that is done; return the run."""
+    if open_run(spec) is None:
+        train(spec, Ranks(), Watcher())
+    return Path(spec.run)
 
 
 def accuracies_on_test(setting: Setting, runs: Sequence[Path]) -> list[float]:
@@ -161,7 +169,11 @@ def against_default(setting: Setting) -> None:
     searched = run_search(setting, "asha", "asha", setting.trials, 0)
     best = searched.records.best()
     assert best is not None
-    runs = train_in_full(setting, "recipe", {}) + train_in_full(setting, "best", best.parameters)
+    specs = full_trainings(setting, "recipe", {})
+    specs += full_trainings(setting, "best", best.parameters)
+    # Side by side, a core each: two threads gain little on so small a network.
+    with ProcessPoolExecutor(usable_cores(), get_context("spawn")) as pool:
+        runs = list(pool.map(train_in_full, specs))
     accuracies = accuracies_on_test(setting, runs)
     of_recipe, of_best = accuracies[: setting.train_seeds], accuracies[setting.train_seeds :]
     table = Table("", "test accuracy", "sd", "each seed")

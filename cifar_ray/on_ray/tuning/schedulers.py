@@ -23,8 +23,8 @@ from cifar_ray.on_ray.tuning.events import note_epoch
 from cifar_ray.on_ray.tuning.trainable import EPOCHS, METRIC, TRIAL
 from cifar_ray.training.search.record import Records
 
-REDUCTION_FACTOR = 3
-"""ASHA stops two of three trials at each rung."""
+REDUCTION_FACTOR = 4
+"""ASHA stops three of four trials at each rung, as in its paper."""
 NUM_RUNGS_BELOW_END = 2
 MIN_TRIALS_FOR_MEDIAN = 3
 PERTURBATIONS = 5

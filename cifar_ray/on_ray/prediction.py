@@ -20,9 +20,12 @@ from typing import Any, NoReturn
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data._internal.execution.operators import map_operator
+from ray.data.block import BlockStats
 
 from cifar_ray.config.execution import Execution
 from cifar_ray.errors import CifarRayError, Unfinished
+from cifar_ray.on_ray.adjusting import replaced
 from cifar_ray.on_ray.board import NOTHING, POLL_INTERVAL_S, Watch, open_board
 from cifar_ray.on_ray.metrics import LabellingMeter
 from cifar_ray.on_ray.session import Session, ray_session
@@ -183,19 +186,28 @@ def follow(dataset: Dataset, watch: Watch, patience: StorePatience) -> Iterator[
 def _execute(dataset: Dataset, inbox: "queue.Queue[Event | _Ended]", stop: threading.Event) -> None:
     """Put events into the inbox as they come; in a thread, for Ray Data waits without end."""
     error: Exception | None = None
+    # Prefetching would hold each event back until the next one is there.
+    batches: Iterable[Any] = dataset.iter_batches(
+        batch_size=None, batch_format="pyarrow", prefetch_batches=0
+    )
     try:
-        # Prefetching would hold each event back until the next one is there.
-        batches: Iterable[Any] = dataset.iter_batches(
-            batch_size=None, batch_format="pyarrow", prefetch_batches=0
-        )
-        for batch in batches:
-            if stop.is_set():
-                return
-            for line in batch["event"].to_pylist():
-                inbox.put(from_line(line))
+        with replaced(map_operator, "to_stats", _no_stats):
+            for batch in batches:
+                if stop.is_set():
+                    return
+                for line in batch["event"].to_pylist():
+                    inbox.put(from_line(line))
     except Exception as caught:  # noqa: BLE001 -- handed to the caller's thread, which raises it
         error = caught
     inbox.put(_Ended(error))
+
+
+def _no_stats(metadata: object) -> list[BlockStats]:
+    """Keep nothing of a block, of which Ray Data would keep statistics until the dataset ends.
+
+    With them the driver's memory grows by every shard (ray-project/ray issue 66016).
+    """
+    return []
 
 
 def _report(event: Event, watch: Watch, patience: StorePatience) -> Iterator[RunEvent]:

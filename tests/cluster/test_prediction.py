@@ -1,6 +1,8 @@
 """The Ray engine on a real Ray: the local engine's bytes, whatever happens to whom."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -159,15 +161,7 @@ def test_a_killed_driver_leaves_a_run_that_goes_on(
     images: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "cifar_ray", "predict", str(images), "--out", str(out)]
-    command += ["--engine", "ray", "--workers", "1", "--max-failure-rate", "1"]
-    command += ["--images-per-shard", str(IMAGES_PER_SHARD)]
-    process = subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment(), stderr=subprocess.PIPE, text=True
-    )
-    while process.poll() is None and num_parts(out) < 3:
-        psutil.wait_procs([psutil.Process(process.pid)], timeout=0.02)
-    assert process.poll() is None, process.communicate()[1]
+    process = started(images, out)
     workers = processes_of("ShardWorker", process.pid)
     token = Path(workers[0].environ()["RAY_AUTH_TOKEN_PATH"])
     process.kill()
@@ -178,6 +172,47 @@ def test_a_killed_driver_leaves_a_run_that_goes_on(
     assert 3 <= num_parts(out) < NUM_SHARDS
     label(plan_of(images, out), RayEngine(2, 10.0), 1.0, nothing)
     assert parts(out) == undisturbed
+
+
+@pytest.mark.slow  # two starts of Ray
+def test_ctrl_c_on_a_running_command_loses_nothing_and_the_same_command_goes_on(
+    images: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    process = started(images, out)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    told = process.communicate()[1]
+    assert process.returncode == 130, told
+    assert "the same command goes on from there" in told
+    assert 3 <= num_parts(out) < NUM_SHARDS
+    again = subprocess.run(
+        command(images, out), cwd=REPOSITORY, env=environment(), capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr
+    assert parts(out) == undisturbed
+
+
+def command(images: Path, out: Path) -> list[str]:
+    """Return the command line, which starts a Ray of its own."""
+    asked = [sys.executable, "-m", "cifar_ray", "predict", str(images), "--out", str(out)]
+    asked += ["--engine", "ray", "--workers", "1", "--max-failure-rate", "1"]
+    return [*asked, "--images-per-shard", str(IMAGES_PER_SHARD)]
+
+
+def started(images: Path, out: Path) -> "subprocess.Popen[str]":
+    """Return the running command as soon as it has written three parts."""
+    process = subprocess.Popen(
+        command(images, out),
+        cwd=REPOSITORY,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while process.poll() is None and num_parts(out) < 3:
+        psutil.wait_procs([psutil.Process(process.pid)], timeout=0.02)
+    assert process.poll() is None, process.communicate()[1]
+    return process
 
 
 def num_parts(out: Path) -> int:

@@ -4,7 +4,6 @@ A file is listed if its extension is an image's, unknown, or absent. Hidden file
 with `_` and known other kinds are skipped and counted, so that found == listed + skipped.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -126,13 +125,14 @@ class Source(Protocol):
 
 def skipped_kind(key: str, config: LabellingConfig) -> str | None:
     """Return the kind under which a key is skipped, or None if it is labelled."""
-    if _matches(key, config.exclude):
+    if config.exclude and _matches(key, config.exclude):
         return "(excluded)"
     if config.include:
         return None if _matches(key, config.include) else "(not included)"
     if is_hidden(key):
         return "(hidden)"
-    extension = os.path.splitext(key)[1].lower()
+    # No name begins with a dot here, so that its last one is before its extension.
+    extension = key[key.rfind(".") :].lower() if "." in key else ""
     return extension if extension in OTHER_KINDS else None
 
 
@@ -148,7 +148,7 @@ def skipped_folder_kind(key: str, config: LabellingConfig) -> str | None:
 
 def is_hidden(key: str) -> bool:
     """Tell whether a file or a folder on the way to it is hidden, or set apart by a `_`."""
-    return any(part.startswith((".", "_")) for part in key.split("/"))
+    return key.startswith((".", "_")) or "/." in key or "/_" in key
 
 
 def _matches(key: str, patterns: Iterable[str]) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from glob import escape
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from cifar_ray.config.labelling import LabellingConfig, SourceReference
@@ -111,11 +112,12 @@ class FolderListing:
         after: bytes | None,
     ) -> Iterator[Entry | Skipped]:
         """Walk one folder; `raw` and `key` are its name below the root, as stored and as a key."""
+        below = os.path.join(path, b"")
         for name, is_folder in names:
             child_key = key + name.key
             if after is not None and child_key <= after and not after.startswith(child_key):
                 continue
-            child = os.path.join(path, name.raw)
+            child = below + name.raw
             if not is_folder:
                 if child_key != after:
                     yield self._file(child, raw + name.raw, child_key.decode())
@@ -153,8 +155,7 @@ class FolderListing:
         return Entry(key, version, status.st_size, _locator(raw, key))
 
 
-@dataclass(frozen=True, slots=True)
-class _Name:
+class _Name(NamedTuple):
     raw: bytes
     key: bytes
 

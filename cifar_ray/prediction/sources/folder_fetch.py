@@ -5,12 +5,15 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from cifar_ray.errors import ImageFault, StoreUnavailable, printable
 from cifar_ray.prediction.sources.base import MAX_IMAGE_BYTES, Entry, TransientFault
 
-RETRY_DELAYS_S = (0.05, 0.2, 1.0)
+RETRY_DELAYS_S = (0.05, 0.2, 1.0, None)
+"""After each try; None after the last one."""
+READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 TRANSIENT = frozenset(
     {
         errno.EIO,
@@ -34,7 +37,7 @@ def read_with_retries(read: Callable[[], bytes]) -> bytes | None:
 
     Raises the `OSError` that no retry would mend.
     """
-    for delay_s in (*RETRY_DELAYS_S, None):
+    for delay_s in RETRY_DELAYS_S:
         try:
             return read()
         except OSError as error:
@@ -64,14 +67,14 @@ class FolderFetcher:
     def __init__(self, root: Path) -> None:
         """Remember the folder and the disk it is on, so that an unplugged one is noticed."""
         self.root = os.fsencode(root)
+        self.prefix = os.path.join(self.root, b"")
         self.device = self._device()
 
     def fetch(self, entry: Entry) -> bytes:
         """Return the bytes; `ImageFault` with the row's status, or `StoreUnavailable`."""
         below = entry.locator if entry.locator is not None else entry.key.encode()
-        path = os.path.join(self.root, below)
         try:
-            data = read_with_retries(lambda: self._read(path, entry))
+            data = read_with_retries(partial(self._read, self.prefix + below, entry))
         except OSError as error:
             raise self._permanent(error, below) from None
         if data is None:
@@ -81,7 +84,7 @@ class FolderFetcher:
 
     def _read(self, path: bytes, entry: Entry) -> bytes:
         # The system's own calls: for a small image, a file object costs as much as its decoding.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(path, READ_ONLY)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):

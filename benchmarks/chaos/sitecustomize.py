@@ -3,7 +3,7 @@
 Python imports this module by itself from a folder on PYTHONPATH. `CHAOS_TOKENS` names a folder of
 tokens `STAGE.VICTIM.CALL`: the first process of that kind that comes to that call of that stage
 takes the token away and dies (a driver may kill its raylet instead). So each token kills once,
-whoever is started again afterwards.
+whoever is started again afterwards; none kills where the run is complete.
 `CHAOS_PLANT` names a fault of `plants.py`, for the harness to find.
 """
 
@@ -76,6 +76,8 @@ def take_token(stage: str, kind: str) -> bool:
     from cifar_ray.storage import open_store
 
     store = open_store(os.environ["CHAOS_DEST"])
+    if store.exists("receipt.json"):
+        return False
     chunks, parts = len(store.names("_manifest", "shard-")), len(store.names("predictions"))
     try:
         token.rename(folder / f"taken.{token.name}.{chunks}.{parts}.{len(half_parts(store))}")

@@ -193,10 +193,16 @@ def worker_kills(chance: random.Random) -> list[Token]:
 
 
 def ray_runs(chance: random.Random) -> list[list[Token]]:
-    """Return the runs of a trial on Ray, where workers list as well."""
+    """Return the runs of a trial on Ray, where workers list as well.
+
+    Ray replaces a worker within the run, so that each run ends by the death of its driver.
+    """
     return [
-        [Token("listing", "worker", chance.randint(1, NUM_SHARDS)), *worker_kills(chance)],
-        [Token("classifying", "driver", chance.randint(1, 3))],
+        [
+            Token("listing", "worker", chance.randint(1, NUM_SHARDS)),
+            *worker_kills(chance),
+            Token("classifying", "driver", chance.randint(4, 9)),
+        ],
         [*worker_kills(chance), Token("sealing", "driver", chance.randint(1, NUM_SHARDS + 3))],
         [Token("writing", "driver", chance.randint(2, 5))],
     ]

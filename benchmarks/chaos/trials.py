@@ -23,6 +23,8 @@ IMAGES_PER_SHARD = 8
 NUM_SHARDS = 8
 KILLED = -9
 SHARDS_OPEN = 4
+OUR_FAULT = "Unexpected error"
+"""What the command says, and then ends with 1."""
 EQUAL = "equal"
 
 
@@ -70,7 +72,7 @@ class Laboratory:
             done = self.label(out, tokens)
             now = took(tokens, faults)
             lost_raylet = any(token.victim == "raylet" for token, _ in now)
-            if done.returncode not in (0, SHARDS_OPEN if lost_raylet else KILLED):
+            if not (ended_without_raylet(done) if lost_raylet else done.returncode in (0, KILLED)):
                 faults.append(ended(done))
             taken += now
             faults += half_parts(open_store(out))
@@ -161,6 +163,15 @@ def half_parts(store: Store) -> list[str]:
         except (pa.ArrowException, OSError):
             bad.append(f"half a part: {name}")
     return bad
+
+
+def ended_without_raylet(done: "subprocess.CompletedProcess[str]") -> bool:
+    """Tell whether a driver whose raylet was killed ended as it may.
+
+    Ray's C++ ends one that just writes to its raylet at once, with 1 and without a word.
+    """
+    by_ray = done.returncode == 1 and OUR_FAULT not in done.stderr
+    return by_ray or done.returncode in (0, SHARDS_OPEN)
 
 
 def ended(done: "subprocess.CompletedProcess[str]") -> str:

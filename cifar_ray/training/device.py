@@ -1,5 +1,8 @@
 """Where and how to compute a training."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from cifar_ray.errors import InputError
@@ -17,12 +20,17 @@ def choose_device(requested: str) -> str:
     return requested
 
 
-def use_threads(threads: int) -> None:
+@contextmanager
+def use_threads(threads: int) -> Iterator[None]:
     """Compute with so many threads, and take numbers below float32's normal range for zero.
 
     The moments that an optimizer keeps for a dead unit decay into that range within an epoch or
-    two, where each operation on a CPU takes a hundred times as long. To be called first in a thread
-    that trains: the threads that torch starts for it take over what is set.
+    two, where each operation on a CPU takes a hundred times as long. To be entered first in a
+    thread that trains: the threads that torch starts for it take over what is set.
     """
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)

@@ -69,8 +69,7 @@ def train(spec: TrainingSpec, ranks: Ranks, watcher: Watcher) -> dict[str, Any] 
 
     Returns the metrics on rank 0, None on the others.
     """
-    use_threads(spec.threads)
-    with open_place(spec.run) as place:
+    with use_threads(spec.threads), open_place(spec.run) as place:
         return _train(spec, place, ranks, watcher)
 
 

@@ -82,16 +82,16 @@ def estimated_minutes(
     config: TrainingConfig, device: torch.device, threads: int, epochs_done: int = 0
 ) -> float:
     """Return the minutes that the rest of training on CIFAR-10 takes, by the time of some steps."""
-    use_threads(threads)
-    trainer = Trainer(config, registry.build(config.network, 10), IMAGENET, device, Ranks())
-    steps = trainer.batches.num_steps(num_training_images(config))
-    seconds = 0.0
-    frozen = min(config.transfer.frozen_epochs, config.epochs)
-    for begin, end in pairwise((0, frozen, config.epochs)):
-        num_epochs = end - max(begin, epochs_done)
-        if num_epochs > 0:
-            seconds += _step_seconds(trainer, begin) * steps * num_epochs
-    return seconds / 60
+    with use_threads(threads):
+        trainer = Trainer(config, registry.build(config.network, 10), IMAGENET, device, Ranks())
+        steps = trainer.batches.num_steps(num_training_images(config))
+        seconds = 0.0
+        frozen = min(config.transfer.frozen_epochs, config.epochs)
+        for begin, end in pairwise((0, frozen, config.epochs)):
+            num_epochs = end - max(begin, epochs_done)
+            if num_epochs > 0:
+                seconds += _step_seconds(trainer, begin) * steps * num_epochs
+        return seconds / 60
 
 
 def _epochs_done(run: TrainingRun) -> int:

@@ -57,14 +57,14 @@ def refit_spec(records: Records, best: TrialRecord, device: str, threads: int) -
 
 def _finish_member(records: Records, best: TrialRecord, spec: TrainingSpec) -> dict[str, Any]:
     trial = SearchRun(Path(records.spec.run)).trial(best.number)
-    use_threads(spec.threads)
-    data = load(spec.data, input_size(spec.config))
-    splits = split_data(data, records.spec.config)
-    trainer = make_trainer(spec.config, splits.train, torch.device(spec.device), Ranks())
-    run = TrainingRun(Path(spec.run))
-    shutil.copytree(trial.training.checkpoints, run.checkpoints, dirs_exist_ok=True)
-    progress = checkpoint.restore(run.checkpoints, trainer)
-    return finish(spec, run, data, splits, trainer, progress)
+    with use_threads(spec.threads):
+        data = load(spec.data, input_size(spec.config))
+        splits = split_data(data, records.spec.config)
+        trainer = make_trainer(spec.config, splits.train, torch.device(spec.device), Ranks())
+        run = TrainingRun(Path(spec.run))
+        shutil.copytree(trial.training.checkpoints, run.checkpoints, dirs_exist_ok=True)
+        progress = checkpoint.restore(run.checkpoints, trainer)
+        return finish(spec, run, data, splits, trainer, progress)
 
 
 def _place_bundle(source: Path, bundle: Path) -> None:

@@ -109,26 +109,26 @@ def train_trial(
     forgotten them judges the trial as before. `base` is the search's recipe, which decides on the
     split. Raises `CifarRayError` when the trial diverges.
     """
-    use_threads(spec.threads)
-    config, run = spec.config, TrialRun(Path(spec.run)).training
-    device = torch.device(spec.device)
-    training, validation = images(spec.data, base, input_size(config))
-    trainer = make_trainer(config, training, device, ranks)
-    progress = checkpoint.restore(run.checkpoints, trainer)
-    use_hyperparameters(trainer)
-    for row in progress.history if again else ():
-        report(row)
-    on_device = training.to(device)
-    while not is_done(config, progress):
-        epoch, history = progress.epochs_done, progress.history
-        row = run_epoch(trainer, epoch, on_device, validation, Watcher(), history)
-        if not math.isfinite(row.validation_loss):
-            raise CifarRayError(f"The validation loss is not finite after epoch {epoch + 1}.")
-        progress = checkpoint.Progress((*progress.history, row))
-        if ranks.rank == 0:
-            checkpoint.save(run.checkpoints, trainer, progress)
-            write_history(run, progress)
-        report(row)
+    with use_threads(spec.threads):
+        config, run = spec.config, TrialRun(Path(spec.run)).training
+        device = torch.device(spec.device)
+        training, validation = images(spec.data, base, input_size(config))
+        trainer = make_trainer(config, training, device, ranks)
+        progress = checkpoint.restore(run.checkpoints, trainer)
+        use_hyperparameters(trainer)
+        for row in progress.history if again else ():
+            report(row)
+        on_device = training.to(device)
+        while not is_done(config, progress):
+            epoch, history = progress.epochs_done, progress.history
+            row = run_epoch(trainer, epoch, on_device, validation, Watcher(), history)
+            if not math.isfinite(row.validation_loss):
+                raise CifarRayError(f"The validation loss is not finite after epoch {epoch + 1}.")
+            progress = checkpoint.Progress((*progress.history, row))
+            if ranks.rank == 0:
+                checkpoint.save(run.checkpoints, trainer, progress)
+                write_history(run, progress)
+            report(row)
 
 
 @lru_cache(maxsize=NUM_CACHED)

@@ -14,7 +14,14 @@ from PIL import Image
 if find_spec("ray") is None:
     pytest.skip("Ray has no package for this platform", allow_module_level=True)
 
-from benchmarks.tune import Clock, Setting, accuracies_on_test, occupied, train_in_full
+from benchmarks.tune import (
+    Clock,
+    Setting,
+    accuracies_on_test,
+    full_trainings,
+    occupied,
+    train_in_full,
+)
 from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.spaces import get_space
 from cifar_ray.config.training import override
@@ -49,7 +56,7 @@ def test_accuracies_are_of_the_test_file_and_not_of_held_out_training_images(
     assert config.splits.leave_test_images
     space = get_space("optimizer", config)
     setting = Setting(str(tmp_path / "data"), space, tmp_path, config, 1, 1, 1)
-    runs = train_in_full(setting, "recipe", {})
+    runs = [train_in_full(spec) for spec in full_trainings(setting, "recipe", {})]
     of_training_images = json.loads(TrainingRun(runs[0]).metrics.read_text())["accuracy"]
     assert of_training_images > 0.9
     assert accuracies_on_test(setting, runs)[0] < 0.1

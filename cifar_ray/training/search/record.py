@@ -59,8 +59,12 @@ class TrialRecord(FrozenConfig):
 
     @property
     def best(self) -> Row | None:
-        """The epoch of the highest validation accuracy, the only number trials are chosen by."""
-        return max(self.history, key=lambda row: row["validation_accuracy"], default=None)
+        """The epoch whose checkpoint is kept: of the highest validation accuracy, then lowest loss.
+
+        Trials are chosen by that accuracy alone.
+        """
+        rank = lambda row: (row["validation_accuracy"], -row["validation_loss"])  # noqa: E731
+        return max(self.history, key=rank, default=None)
 
     @property
     def accuracy(self) -> float | None:

@@ -132,7 +132,8 @@ def make_trainer(
         tensors = pretrained_tensors(config.network, Path(weights) if weights else None)
         load_trunk(config.network, network, tensors, weights or "torchvision's file")
     trainer = Trainer(config, network, pixel_statistics(config, images), device, ranks)
-    trainer.initialise(images.take(torch.arange(min(len(images), INITIALISATION_IMAGES))))
+    if not config.transfer.pretrained:
+        trainer.initialise(images.take(torch.arange(min(len(images), INITIALISATION_IMAGES))))
     return trainer
 
 

@@ -26,6 +26,7 @@ RECIPES: dict[str, Callable[[], TrainingConfig]] = {
     "fast95": fast.fast95,
     "fast96": fast.fast96,
     "finetune": own.finetune,
+    "speednet-box-start": box.speednet_box_start,
     "speednet-box": box.speednet_box,
 }
 

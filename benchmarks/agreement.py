@@ -1,51 +1,33 @@
 """Do the choices made for speed change labels? `python -m benchmarks.agreement`.
 
 Labels different images by the reference (Pillow, decoded in full, eager float32) and as a run on
-this machine would (its decoder with DCT scaling, its backend), with the trained model in the box,
-and prints how many top labels agree; beside it the same after the images were shuffled, which is
-what chance would give. `crops`: parts of the photos, 512×384, as JPEG; `large`: the photos at 12
-megapixels.
+this machine would (its decoder with DCT scaling, its backend), with a trained model, and prints how
+many top labels agree; beside it the same after the images were shuffled, which is what chance would
+give. `crops`: parts of the photos, 512×384 or `--enlarge` times that, as JPEG; `large`: the photos at
+12 megapixels. The model is the one in the box, or a bundle's folder, such as `benchmarks.scenes` is there for.
 """
 
 import argparse
-import io
-import random
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from benchmarks.stores import DATA, large
+from benchmarks.scenes import crops
+from benchmarks.stores import large
 from cifar_ray.config.execution import Execution, ExecutionRequest
 from cifar_ray.images.decode import decode
 from cifar_ray.models.backends import open_backend, resolve_execution
 from cifar_ray.models.bundle import Bundle
 from cifar_ray.models.scoring import probabilities
 
-CROP = (512, 384)
 NEAR_TIE = 0.02
 REFERENCE = ExecutionRequest(
     device="cpu", precision="float32", backend="torch", decoder="pillow", decoder_scaling=False
 )
 FAST = ExecutionRequest(device="cpu")
-
-
-def crops(number: int) -> Iterator[bytes]:
-    """Yield parts of the photos, each of another size or place."""
-    rng = random.Random(0)
-    photos = [Image.open(path).convert("RGB") for path in sorted(DATA.glob("photos/*.JPEG"))]
-    for at in range(number):
-        photo = photos[at % len(photos)]
-        share = rng.uniform(0.3, 1)
-        width, height = int(photo.width * share), int(photo.height * share)
-        left, top = rng.randint(0, photo.width - width), rng.randint(0, photo.height - height)
-        buffer = io.BytesIO()
-        part = photo.crop((left, top, left + width, top + height)).resize(CROP)
-        part.save(buffer, "JPEG", quality=90)
-        yield buffer.getvalue()
 
 
 def large_photos() -> Iterator[bytes]:
@@ -74,11 +56,15 @@ def scores(files: list[bytes], bundle: Bundle, request: ExecutionRequest) -> np.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", choices=("crops", "large"), default="crops")
+    parser.add_argument("--model", default="box", help="box, or a bundle's folder")
     parser.add_argument("--number", type=int, default=2000, help="of crops")
+    parser.add_argument("--enlarge", type=int, default=1, help="factor of the crops' sides")
     arguments = parser.parse_args()
-    bundle = Bundle.default()
-    made = crops(arguments.number) if arguments.images == "crops" else large_photos()
-    files = list(made)
+    bundle = Bundle.default() if arguments.model == "box" else Bundle.load(arguments.model)
+    if arguments.images == "crops":
+        files = [data for _, data in crops(arguments.number, enlarge=arguments.enlarge)]
+    else:
+        files = list(large_photos())
     reference, fast = scores(files, bundle, REFERENCE), scores(files, bundle, FAST)
     expected, found = reference.argmax(axis=1), fast.argmax(axis=1)
     shuffled = np.random.default_rng(0).permutation(found)
@@ -86,7 +72,8 @@ def main() -> None:
     ranked = np.sort(reference, axis=1)
     execution = resolve_execution(FAST, bundle.spec)
     print(
-        f"{len(files):,} different images ({arguments.images}), {bundle.id}: "
+        f"{len(files):,} different images ({arguments.images}, enlarged {arguments.enlarge} times), "
+        f"{bundle.id}: "
         f"{execution.decoder} scaled and {execution.backend} {execution.precision} give the label "
         f"of the reference for {(expected == found).mean():.2%}; shuffled "
         f"{(expected == shuffled).mean():.2%}; the commonest label has "

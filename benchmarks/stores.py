@@ -32,21 +32,22 @@ def cifar(folder: Path) -> None:
 
 def photos(folder: Path) -> None:
     """The 96 photos ten times over."""
-    for photo in _photos():
+    for photo in photo_files():
         for copy in range(10):
             shutil.copyfile(photo, folder / f"{photo.stem}-{copy}.jpg")
 
 
 def large(folder: Path) -> None:
     """The 96 photos at 12 megapixels."""
-    for photo in _photos():
+    for photo in photo_files():
         with Image.open(photo) as image:
             width, height = LARGE if image.width >= image.height else LARGE[::-1]
             enlarged = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
         enlarged.save(folder / f"{photo.stem}.jpg", quality=90)
 
 
-def _photos() -> list[Path]:
+def photo_files() -> list[Path]:
+    """Return the photos, in order."""
     found = sorted((DATA / "photos").glob("*.JPEG"))
     if not found:
         raise SystemExit(f"There are no photos below {DATA}; name the data by CIFAR_RAY_DATA.")

@@ -17,6 +17,11 @@ from cifar_ray.images.decode import MAX_PIXELS, DecodeOptions, Decoder, Pixels
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Channels = tuple[float, float, float]
 
+LEAST_SCALED_PX = 256
+"""That a JPEG decoded at a fraction keeps on its short side. Reducing in two steps is not quite
+reducing in one: inputs of 32 pixels from less than this change one label in a hundred to twelve
+(benchmarks/results/predict.md)."""
+
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "box": Image.Resampling.BOX,
@@ -72,7 +77,8 @@ class Preprocess(BaseModel):
         self, decoder: Decoder, scaling: bool, max_pixels: int = MAX_PIXELS
     ) -> DecodeOptions:
         """Return what `decode` needs; `scaling` lets large JPEG be decoded at a fraction."""
-        return DecodeOptions(decoder, self.scale_to if scaling else None, max_pixels)
+        scale_to = max(self.scale_to, LEAST_SCALED_PX) if scaling else None
+        return DecodeOptions(decoder, scale_to, max_pixels)
 
     def apply(self, pixels: Pixels) -> Pixels:
         """Map H×W×3 uint8 to contiguous S×S×3 uint8; the input itself if it has that size.

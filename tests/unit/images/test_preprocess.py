@@ -74,6 +74,12 @@ def test_decoding_keeps_the_resize_target_not_the_crop() -> None:
     assert preprocess.decode_options("simplejpeg", scaling=False).scale_to is None
 
 
+def test_small_inputs_come_from_far_larger_pixels() -> None:
+    assert Preprocess(squash=32, **GREY).decode_options("pillow", scaling=True).scale_to == 256
+    large = Preprocess(resize=384, crop=384, **GREY)
+    assert large.decode_options("pillow", scaling=True).scale_to == 384
+
+
 def test_a_line_of_pixels_is_a_fault_of_the_image_and_takes_no_memory() -> None:
     narrow = np.zeros((60_000, 1, 3), np.uint8)
     for pixels in (narrow, narrow.swapaxes(0, 1)):

@@ -3,8 +3,9 @@
 Labels different images by the reference (Pillow, decoded in full, eager float32) and as a run on
 this machine would (its decoder with DCT scaling, its backend), with a trained model, and prints how
 many top labels agree; beside it the same after the images were shuffled, which is what chance would
-give. `crops`: parts of the photos, 512×384 or `--enlarge` times that, as JPEG; `large`: the photos at
-12 megapixels. The model is the one in the box, or a bundle's folder, such as `benchmarks.scenes` is there for.
+give. `crops`: parts of the photos, 512×384 or `--enlarge` times that, as JPEG; `large`: the photos
+at 12 megapixels. The model is the one in the box, or a bundle's folder, such as what is trained on
+`benchmarks.scenes`.
 """
 
 import argparse
@@ -72,8 +73,8 @@ def main() -> None:
     ranked = np.sort(reference, axis=1)
     execution = resolve_execution(FAST, bundle.spec)
     print(
-        f"{len(files):,} different images ({arguments.images}, enlarged {arguments.enlarge} times), "
-        f"{bundle.id}: "
+        f"{len(files):,} different images ({arguments.images}, enlarged {arguments.enlarge} times),"
+        f" {bundle.id}: "
         f"{execution.decoder} scaled and {execution.backend} {execution.precision} give the label "
         f"of the reference for {(expected == found).mean():.2%}; shuffled "
         f"{(expected == shuffled).mean():.2%}; the commonest label has "

@@ -61,7 +61,7 @@ class LabellingDisplay:
     @staticmethod
     def _text(progress: "RunProgress", seconds: float) -> str:
         listed = progress.images_listed
-        of = f"{min(progress.rows, listed):,}/{'' if progress.listing_ended else '≥'}{listed:,}"
+        of = f"{min(progress.rows, listed):,}/{'' if progress.listing_ended else '~'}{listed:,}"
         parts = [f"{of} images"]
         if progress.images_before:
             parts.append(f"{progress.images_before:,} done before")

@@ -56,12 +56,12 @@ def speednet_box() -> TrainingConfig:
     return TrainingConfig(
         recipe="speednet-box",
         network="speednet-2m",
-        epochs=36,
+        epochs=24,
         batch_size=500,
         optimizer=OptimizerConfig(
             name="muon", learning_rate=0.06, momentum=0.8, other_learning_rate=0.005
         ),
-        schedule=ScheduleConfig(name="piecewise", knots=((0, 0.1), (1, 0.7), (36, 0.0))),
+        schedule=ScheduleConfig(name="piecewise", knots=((0, 0.1), (1, 0.7), (24, 0.0))),
         augment=AugmentConfig(
             flip="alternate",
             translate_px=4,

@@ -306,7 +306,7 @@ def recipes(
 
 
 def _in_words(row: dict[str, Any]) -> str:
-    weights = ", from ImageNet's weights" if row["pretrained"] else ""
+    weights = f", from {row['weights']}" if row["pretrained"] else ""
     parts = [
         f"{row['network']} ({row['parameters']:,} parameters{weights})",
         f"{row['epochs']} epochs, {row['schedule']} rate",
@@ -323,14 +323,16 @@ def _recipe_row(name: str) -> dict[str, Any]:
     from cifar_ray.models import registry
 
     config = get_recipe(name)
+    network = registry.get(config.network)
     return {
         "name": name,
         "network": config.network,
-        "parameters": registry.get(config.network).parameters,
+        "parameters": network.parameters,
         "pretrained": config.transfer.pretrained,
+        "weights": "ImageNet's weights" if network.pretrained else "--weights FILE",
         "epochs": config.epochs,
         "schedule": config.schedule.name,
         "expected_accuracy": config.expected_accuracy,
         "minutes": config.minutes,
-        "description": (RECIPES[name].__doc__ or "").strip(),
+        "description": (RECIPES[name].__doc__ or "").strip().partition("\n")[0],
     }

@@ -79,6 +79,11 @@ def test_recipes_are_listed_with_parameters_schedule_and_what_they_reached(cli: 
     code, printed = cli("recipes")
     assert code == 0
     assert "cnn-3conv" in printed
+    words = " ".join(printed.split())
+    assert "resnet18 (11,181,642 parameters, from ImageNet's weights)" in words
+    assert (
+        "speednet-2m (2,194,552 parameters, from --weights FILE)" in words
+    )  # nobody publishes any
 
 
 def test_reports_end_with_a_table_and_a_page_of_the_bundles_that_exist(

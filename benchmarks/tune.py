@@ -51,6 +51,7 @@ from cifar_ray.training.evaluate_bundles import evaluate_bundles
 from cifar_ray.training.loop import EpochRow, Ranks
 from cifar_ray.training.pipeline import Watcher, train
 from cifar_ray.training.resume import open_run
+from cifar_ray.training.search.budget import EpochBudget
 from cifar_ray.training.search.opening import open_search
 from cifar_ray.training.search.record import Records
 from cifar_ray.training.search.trial import Report, train_trial
@@ -243,7 +244,7 @@ class Clock:
 
 
 def timed_train_trial(
-    spec: TrainingSpec, base: TrainingConfig, ranks: Ranks, report: Report, again: bool = True
+    spec: TrainingSpec, base: TrainingConfig, ranks: Ranks, report: Report, budget: EpochBudget
 ) -> None:
     """Train a trial as its worker does, and leave its clock in its folder."""
     busy_s, since = 0.0, time.monotonic()
@@ -254,7 +255,7 @@ def timed_train_trial(
         report(row)
         since = time.monotonic()
 
-    train_trial(spec, base, ranks, told, again)
+    train_trial(spec, base, ranks, told, budget)
     ended = time.monotonic()
     clock = Clock(os.getpid(), ended, busy_s + ended - since)
     (Path(spec.run) / CLOCK).write_text(json.dumps(asdict(clock)))

@@ -72,6 +72,10 @@ def tune(
         Literal["asha", "median", "none"] | None,
         typer.Option(help="Which trials are stopped early; asha, but none for grid and pbt."),
     ] = None,
+    max_epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of all trials together, also over several starts of the search."),
+    ] = None,
     workers_per_trial: Annotated[
         int, typer.Option(min=1, help="Processes that train one trial together.")
     ] = 1,
@@ -113,6 +117,7 @@ def tune(
             update={
                 "run": str(out or ""),
                 "seed": seed,
+                "epoch_budget": max_epochs,
                 "workers_per_trial": workers_per_trial,
                 "gpus_per_trial": gpus_per_trial,
             }
@@ -313,9 +318,10 @@ def _show_best(
             "validation_accuracy": best.accuracy,
             "trials": {
                 state: sum(t.state == state for t in trials)
-                for state in ("finished", "stopped", "failed")
+                for state in ("finished", "stopped", "budget", "failed")
             },
-            "epochs": sum(len(t.history) for t in trials),
+            "epochs": records.epochs_trained,
+            "max_epochs": records.spec.epoch_budget,
             "refit": metrics,
         }
         sys.stdout.write(json.dumps(summary, indent=1) + "\n")
@@ -330,6 +336,10 @@ def _show_best(
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("best trial", f"{best.number} of {records.spec.num_trials}")
     table.add_row("validation accuracy", f"{best.accuracy:.2%}")
+    if records.spec.epoch_budget is not None:
+        cut = sum(trial.state == "budget" for trial in trials)
+        used = f"{records.epochs_trained} of at most {records.spec.epoch_budget}"
+        table.add_row("epochs", used + (f", which ended {cut} trials" if cut else ""))
     for field, value in best.parameters.items():
         table.add_row(field, Text(show(value)))
     if metrics is not None:

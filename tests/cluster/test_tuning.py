@@ -305,15 +305,14 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(data: Path, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("session")
-def test_the_benchmark_of_overhead_begins_half_a_search_again_and_counts_its_trainings(
+def test_the_benchmark_of_overhead_counts_the_trainings_of_warm_workers(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = override(get_recipe("cnn-122k"), SETTINGS)
     space = get_space("optimizer", config)
-    half = tmp_path / "overhead-0" / "trials"
-    half.mkdir(parents=True)
-    benchmark.overhead(benchmark.Setting(str(data), space, tmp_path, config, 1, 1, 1))
-    assert len(list(half.glob(f"*/{benchmark.CLOCK}"))) == 2 * benchmark.EQUAL_ROUNDS
+    benchmark.overhead(benchmark.Setting(str(data), space, tmp_path, config, 1, 1, 1, tmp_path))
+    clocks = list((tmp_path / "overhead-0" / "trials").glob(f"*/{benchmark.CLOCK}"))
+    assert len(clocks) == 2 * benchmark.EQUAL_ROUNDS
     ratio = re.search(r"ratio (\d+\.\d+)", capsys.readouterr().out)
     assert ratio is not None
     assert float(ratio[1]) > 1

@@ -31,7 +31,8 @@ WITH_RESUME = ("resume", "gpus_per_trial", "refit", "dry_run", "address", "json_
 EXAMPLES = """
 [bold]Examples[/bold]
 
-  cifar-ray tune cifar10 --recipe cnn-122k --space optimizer --out runs/search --refit
+  cifar-ray tune cifar10 --recipe cnn-122k --space optimizer --out runs/search --max-epochs 60
+    --refit
 
   cifar-ray tune cifar10 --recipe cnn-122k --space my-space.toml --search grid --scheduler none
     --out runs/grid

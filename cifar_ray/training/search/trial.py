@@ -3,6 +3,7 @@
 Test images are split off and dropped at once: a search never looks at them.
 """
 
+import errno
 import json
 import math
 import shutil
@@ -92,7 +93,10 @@ def cause(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return f"These parameters do not go together: {error.errors()[0]['msg']}."
     lines = str(error).strip().splitlines() or [""]
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_CPU_MEMORY in lines[0]:
+    is_short = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    # A file that cannot be mapped, or a process that cannot be started.
+    is_short |= isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if is_short or NO_CPU_MEMORY in lines[0]:
         return f"Out of memory. {lines[0]}".strip()
     return f"{type(error).__name__}: {lines[0]}"
 

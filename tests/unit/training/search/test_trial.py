@@ -1,3 +1,4 @@
+import errno
 import json
 from pathlib import Path
 
@@ -176,6 +177,8 @@ def test_wrong_input_is_no_fault_of_the_trials(tmp_path: Path) -> None:
         (CifarRayError("diverged"), "diverged"),
         (MemoryError(), "Out of memory."),
         (torch.OutOfMemoryError("CUDA out of memory.\nMore"), "Out of memory. CUDA out of memory."),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Out of memory. [Errno 12]"),
+        (OSError(errno.ENOSPC, "No space left"), "OSError: [Errno 28]"),
         (RuntimeError("[x] DefaultCPUAllocator: can't allocate"), "Out of memory. [x] Default"),
         (ValueError("a\nb"), "ValueError: a"),
     ],

@@ -101,6 +101,8 @@ def tune(
     json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Search for a recipe's best hyperparameters, by validation images alone."""
+    from cifar_ray.config.search import check_search
+
     submit = context.obj if isinstance(context.obj, Submit) else None
     if resume is not None:
         if submit is not None:
@@ -123,6 +125,8 @@ def tune(
                 "gpus_per_trial": gpus_per_trial,
             }
         )
+    # Before data are downloaded, or anything is sent.
+    check_search(spec)
     if dry_run:
         _show_planned(spec, json_)
         return
@@ -154,9 +158,7 @@ def run_job(job: "TuneJob") -> None:
 
 def _job(spec: "SearchSpec", refit: bool) -> "TuneJob":
     from cifar_ray.config.job import TuneJob
-    from cifar_ray.config.search import check_search
 
-    check_search(spec)
     return TuneJob(search=spec, refit=refit)
 
 
@@ -216,10 +218,9 @@ def _spec(
 
 
 def _show_planned(spec: "SearchSpec", as_json: bool) -> None:
-    from cifar_ray.config.search import check_search, planned
+    from cifar_ray.config.search import planned
     from cifar_ray.config.spaces import show
 
-    check_search(spec)
     plan = planned(spec)[:NUM_DRY]
     if as_json:
         sys.stdout.write(json.dumps(plan, indent=1) + "\n")

@@ -44,6 +44,17 @@ def test_data_that_is_not_there_is_refused_before_a_folder_is_made(
     assert "has 1 sub-folders" in printed
 
 
+def test_what_does_not_go_together_is_refused_before_data_are_looked_for(
+    cli: Cli, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    wrong = ("--search", "pbt", "--workers-per-trial", 2)
+    code, printed = cli("tune", tmp_path / "nowhere", *SEARCH, "--out", run, *wrong)
+    assert code == 2
+    assert "--search pbt trains each trial in one process" in printed
+    assert not run.exists()
+
+
 def test_a_dry_run_prints_ten_of_the_configs_and_does_nothing(cli: Cli, tmp_path: Path) -> None:
     space = tmp_path / "mine.toml"
     space.write_text(

@@ -3,9 +3,12 @@
 import io
 import json
 import random
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -33,6 +36,7 @@ from cifar_ray.runs import TrainingRun
 from cifar_ray.training.search.record import Records
 from tests.unit.training.search.recorded import spec_of
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 COLOURS = ("blue", "green", "red")
 
 
@@ -66,6 +70,24 @@ def test_accuracies_are_of_the_test_file_and_not_of_held_out_training_images(
     of_training_images = json.loads(TrainingRun(runs[0]).metrics.read_text())["accuracy"]
     assert of_training_images > 0.9
     assert accuracies_on_test(setting, runs)[0] < 0.1
+
+
+def test_trainings_end_with_a_benchmark_that_is_killed() -> None:
+    script = (
+        "import os, time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from multiprocessing import get_context\n"
+        "from benchmarks.tune import end_with_parent\n"
+        "pool = ProcessPoolExecutor(1, get_context('spawn'), end_with_parent)\n"
+        "print(pool.submit(os.getpid).result(), flush=True)\n"
+        "pool.submit(time.sleep, 600).result()\n"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        training = psutil.Process(int(driver.stdout.readline()))
+        driver.kill()
+    training.wait(timeout=60)
 
 
 def test_overhead_is_the_time_of_warm_workers_without_their_trainings() -> None:

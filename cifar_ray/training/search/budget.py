@@ -3,7 +3,8 @@
 Permits are counted in one file of the search, `epochs.json`, by the workers that train. They take
 one before an epoch begins, under a lock, so that neither workers side by side nor kills and new
 starts let a search train more than it may. An epoch that a kill has interrupted keeps its permit.
-One whose rows never come to count (its loss was not finite) has used its permit all the same.
+One that never comes to count has used it all the same: its loss was not finite, or a kill came
+between its last step and its checkpoint.
 """
 
 import json

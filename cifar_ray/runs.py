@@ -196,6 +196,16 @@ class SearchRun:
         return self.folder / "bundle"
 
     @property
+    def epochs(self) -> Path:
+        """How many epochs each trial has begun, where the search may train a number of them."""
+        return self.folder / "epochs.json"
+
+    @property
+    def epochs_lock(self) -> Path:
+        """Held by a worker that takes an epoch."""
+        return self.folder / ".epochs.lock"
+
+    @property
     def ray(self) -> Path:
         """Ray Tune's own files, while it runs."""
         return self.folder / "ray"

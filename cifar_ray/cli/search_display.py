@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 REDRAW_INTERVAL_S = 0.5
 MAX_ROWS = 12
+WORDS = {
+    "running": "running",
+    "stopped": "stopped early",
+    "budget": "ended by --max-epochs",
+    "failed": "failed",
+}
 
 
 class SearchDisplay:
@@ -24,7 +30,7 @@ class SearchDisplay:
     def __init__(self, console: Console, records: "Records") -> None:
         self.console = console
         self.started = time.monotonic()
-        self.epochs_before = _epochs(records)
+        self.epochs_before = records.epochs_trained
         self.due = 0.0
         self.live = Live(console=console, transient=True, auto_refresh=False)
 
@@ -54,12 +60,13 @@ class SearchDisplay:
         states: list[str] = [trial.state for trial in records.trials.values()]
         ended = sum(state != "running" for state in states)
         parts = [f"{ended}/{records.spec.num_trials} trials ended"]
-        words = {"running": "running", "stopped": "stopped early", "failed": "failed"}
-        parts += [f"{states.count(s)} {word}" for s, word in words.items() if s in states]
+        parts += [f"{states.count(s)} {word}" for s, word in WORDS.items() if s in states]
+        if records.spec.epoch_budget is not None:
+            parts.append(f"{records.epochs_trained} of at most {records.spec.epoch_budget} epochs")
         best = records.best()
         if best is not None:
             parts.append(f"best {best.accuracy:.2%} (trial {best.number})")
-        epochs = _epochs(records) - self.epochs_before
+        epochs = records.epochs_trained - self.epochs_before
         if epochs:
             left = seconds / epochs * epochs_left(records)
             parts.append(f"about {duration(left)} left")
@@ -73,11 +80,10 @@ def epochs_left(records: "Records") -> float:
     mean = sum(ended) / len(ended) if ended else planned
     running = [len(trial.history) for trial in records.trials.values() if not trial.has_ended]
     new = records.spec.num_trials - len(records.trials)
-    return sum(max(1.0, mean - done) for done in running) + new * mean
-
-
-def _epochs(records: "Records") -> int:
-    return sum(len(trial.history) for trial in records.trials.values())
+    left = sum(max(1.0, mean - done) for done in running) + new * mean
+    if records.spec.epoch_budget is None:
+        return left
+    return min(left, max(0, records.spec.epoch_budget - records.epochs_trained))
 
 
 def _table(records: "Records") -> Table:

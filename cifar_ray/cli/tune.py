@@ -31,7 +31,8 @@ WITH_RESUME = ("resume", "gpus_per_trial", "refit", "dry_run", "address", "json_
 EXAMPLES = """
 [bold]Examples[/bold]
 
-  cifar-ray tune cifar10 --recipe cnn-122k --space optimizer --out runs/search --refit
+  cifar-ray tune cifar10 --recipe cnn-122k --space optimizer --out runs/search --max-epochs 60
+    --refit
 
   cifar-ray tune cifar10 --recipe cnn-122k --space my-space.toml --search grid --scheduler none
     --out runs/grid
@@ -72,6 +73,10 @@ def tune(
         Literal["asha", "median", "none"] | None,
         typer.Option(help="Which trials are stopped early; asha, but none for grid and pbt."),
     ] = None,
+    max_epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of all trials together, also over several starts of the search."),
+    ] = None,
     workers_per_trial: Annotated[
         int, typer.Option(min=1, help="Processes that train one trial together.")
     ] = 1,
@@ -96,6 +101,8 @@ def tune(
     json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Search for a recipe's best hyperparameters, by validation images alone."""
+    from cifar_ray.config.search import check_search
+
     submit = context.obj if isinstance(context.obj, Submit) else None
     if resume is not None:
         if submit is not None:
@@ -113,10 +120,13 @@ def tune(
             update={
                 "run": str(out or ""),
                 "seed": seed,
+                "epoch_budget": max_epochs,
                 "workers_per_trial": workers_per_trial,
                 "gpus_per_trial": gpus_per_trial,
             }
         )
+    # Before data are downloaded, or anything is sent.
+    check_search(spec)
     if dry_run:
         _show_planned(spec, json_)
         return
@@ -148,9 +158,7 @@ def run_job(job: "TuneJob") -> None:
 
 def _job(spec: "SearchSpec", refit: bool) -> "TuneJob":
     from cifar_ray.config.job import TuneJob
-    from cifar_ray.config.search import check_search
 
-    check_search(spec)
     return TuneJob(search=spec, refit=refit)
 
 
@@ -210,10 +218,9 @@ def _spec(
 
 
 def _show_planned(spec: "SearchSpec", as_json: bool) -> None:
-    from cifar_ray.config.search import check_search, planned
+    from cifar_ray.config.search import planned
     from cifar_ray.config.spaces import show
 
-    check_search(spec)
     plan = planned(spec)[:NUM_DRY]
     if as_json:
         sys.stdout.write(json.dumps(plan, indent=1) + "\n")
@@ -313,9 +320,10 @@ def _show_best(
             "validation_accuracy": best.accuracy,
             "trials": {
                 state: sum(t.state == state for t in trials)
-                for state in ("finished", "stopped", "failed")
+                for state in ("finished", "stopped", "budget", "failed")
             },
-            "epochs": sum(len(t.history) for t in trials),
+            "epochs": records.epochs_trained,
+            "max_epochs": records.spec.epoch_budget,
             "refit": metrics,
         }
         sys.stdout.write(json.dumps(summary, indent=1) + "\n")
@@ -330,6 +338,10 @@ def _show_best(
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("best trial", f"{best.number} of {records.spec.num_trials}")
     table.add_row("validation accuracy", f"{best.accuracy:.2%}")
+    if records.spec.epoch_budget is not None:
+        cut = sum(trial.state == "budget" for trial in trials)
+        used = f"{records.epochs_trained} of at most {records.spec.epoch_budget}"
+        table.add_row("epochs", used + (f", which ended {cut} trials" if cut else ""))
     for field, value in best.parameters.items():
         table.add_row(field, Text(show(value)))
     if metrics is not None:

@@ -28,6 +28,8 @@ class SearchSpec(FrozenConfig):
     search: SearchName
     scheduler: SchedulerName
     num_trials: int = Field(gt=0)
+    epoch_budget: int | None = Field(None, gt=0)
+    """Epochs of all trials together, after which none goes on; None is as many as they take."""
     seed: int
     data: str
     run: str

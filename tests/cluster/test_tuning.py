@@ -1,44 +1,29 @@
-"""Hyperparameter search on Ray Tune: what trials leave behind, whatever is killed."""
+"""Hyperparameter search on Ray Tune: what trials leave behind."""
 
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import psutil
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 from benchmarks import tune as benchmark
 from cifar_ray.config.recipes import get_recipe
-from cifar_ray.config.search import SearchSpec
-from cifar_ray.config.spaces import get_space, parse_space
+from cifar_ray.config.spaces import get_space
 from cifar_ray.config.training import override
 from cifar_ray.errors import InputError
 from cifar_ray.models.bundle import Bundle
 from cifar_ray.on_ray.tuning.events import KILLED
 from cifar_ray.on_ray.tuning.search import search
-from cifar_ray.runs import SearchRun
 from cifar_ray.training.checkpoint import averaged_weights
 from cifar_ray.training.loop import Ranks
 from cifar_ray.training.pipeline import Watcher, make_trainer
-from cifar_ray.training.search.opening import open_search, read_search
 from cifar_ray.training.search.record import Records
 from cifar_ray.training.search.refit import refit
 from cifar_ray.training.search.report import render
 from cifar_ray.training.search.trial import images
-from tests.cluster.conftest import REPOSITORY, environment, processes_of
+from tests.cluster.conftest import processes_of
+from tests.cluster.searches import SETTINGS, WORKER, run, spec_of
 from tests.drawing import draw_classes
-
-SETTINGS = ["epochs=4", "batch_size=20", "validation_fraction=0.2"]
-RATES = "learning_rate = {log_uniform = [1e-4, 1e-2]}"
-WORKER = "ray::ImplicitFunc"
-WAIT_S = 300
 
 
 @pytest.fixture(scope="module")
@@ -46,30 +31,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tuning") / "classes"
     draw_classes(folder, each=40)
     return folder
-
-
-def spec_of(data: Path, run: Path, space: str = RATES, **changes: object) -> SearchSpec:
-    config = override(get_recipe("cnn-122k"), SETTINGS)
-    values = {
-        "config": config,
-        "space": parse_space("drawn.toml", space, config),
-        "search": "random",
-        "scheduler": "none",
-        "num_trials": 4,
-        "seed": 0,
-        "data": str(data),
-        "run": str(run),
-        "code_version": "0",
-    }
-    spec = SearchSpec.model_validate({**values, **changes})
-    open_search(spec)
-    return spec
-
-
-def run(spec: SearchSpec) -> Records:
-    records = Records.load(spec)
-    search(records, None, lambda now: None)
-    return Records.load(spec)
 
 
 @pytest.mark.usefixtures("session")
@@ -83,6 +44,40 @@ def test_a_trial_that_diverges_costs_itself_only(data: Path, tmp_path: Path) -> 
     assert best is not None
     assert best.number != 1
     assert not (tmp_path / "run" / "ray").exists()
+
+
+@pytest.mark.usefixtures("session")
+def test_a_trial_without_enough_memory_costs_itself_only(data: Path, tmp_path: Path) -> None:
+    spec = spec_of(
+        data,
+        tmp_path / "run",
+        "small_image_px = {choice = [32, 3000000]}\nlearning_rate = {choice = [1e-3, 3e-3]}",
+        config=override(get_recipe("cnn-122k"), [*SETTINGS, "small_image_fraction=0.5"]),
+        search="grid",
+        scheduler="median",
+    )
+    records = run(spec)
+    states = [records.trials[number].state for number in range(4)]
+    assert states[2:] == ["failed", "failed"]
+    assert {"failed", "budget", "running"}.isdisjoint(states[:2])
+    assert (records.trials[2].error or "").startswith("Out of memory.")
+    assert "Out of memory." in render(records)
+    best = records.best()
+    assert best is not None
+    assert best.number in (0, 1)
+
+
+@pytest.mark.usefixtures("session")
+def test_a_search_ends_with_the_epochs_that_it_may_train(data: Path, tmp_path: Path) -> None:
+    spec = spec_of(data, tmp_path / "run", scheduler="asha", num_trials=5, epoch_budget=6)
+    records = run(spec)
+    assert records.epochs_trained == 6
+    assert len(records.trials) == 5
+    states = {trial.state for trial in records.trials.values()}
+    assert "budget" in states
+    assert states <= {"finished", "stopped", "budget"}
+    assert not any(trial.error for trial in records.trials.values())
+    assert records.best() is not None
 
 
 @pytest.mark.usefixtures("session")
@@ -184,11 +179,13 @@ def test_two_processes_report_the_network_that_their_trial_keeps(
         tmp_path / "run",
         "learning_rate = {choice = [1e-3]}",
         # Batch norm's statistics are shared, too.
-        config=override(get_recipe("cnn-122k"), [*SETTINGS, "epochs=8", "network=cnn-bn"]),
+        config=override(get_recipe("cnn-122k"), [*SETTINGS, "epochs=9", "network=cnn-bn"]),
         num_trials=1,
         workers_per_trial=2,
+        epoch_budget=8,
     )
     records = run(spec)
+    assert (records.trials[0].state, records.epochs_trained) == ("budget", 8)
     best = records.trials[0].best
     assert best is not None
     assert best["validation_accuracy"] > 0.9
@@ -200,120 +197,15 @@ def test_two_processes_report_the_network_that_their_trial_keeps(
     assert trainer.validate(validation) == pytest.approx(reported, rel=1e-3)
 
 
-def start(spec: SearchSpec, *options: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "cifar_ray", "tune", "--resume", spec.run, *options],
-        cwd=REPOSITORY,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-
-
-def wait_until_some_have_ended(spec: SearchSpec, process: "subprocess.Popen[bytes]") -> None:
-    """Wait for a trial that has ended beside one that has not, but has a checkpoint."""
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        trials = Records.load(spec).trials.values()
-        running = [trial for trial in trials if not trial.has_ended and trial.history]
-        if running and any(trial.has_ended for trial in trials):
-            return
-        if process.poll() is not None:
-            pytest.fail(f"it ended too early: {process.communicate()[0].decode()}")
-        time.sleep(0.02)
-    pytest.fail("no trial ended")
-
-
-def kill_with_its_ray(process: "subprocess.Popen[bytes]", first: psutil.Process) -> None:
-    """SIGKILL one process of a search, and wait until the others have noticed."""
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    first.send_signal(signal.SIGKILL)
-    process.communicate(timeout=WAIT_S)
-    _, alive = psutil.wait_procs(family, timeout=5)
-    for other in alive:
-        other.kill()
-    psutil.wait_procs(alive)
-
-
-def ended_files(spec: SearchSpec) -> dict[int, tuple[bytes, int]]:
-    trials = Records.load(spec).trials.values()
-    paths = {
-        t.number: SearchRun(Path(spec.run)).trial(t.number).record for t in trials if t.has_ended
-    }
-    return {n: (path.read_bytes(), path.stat().st_mtime_ns) for n, path in paths.items()}
-
-
-def check_resumed(spec: SearchSpec, before: dict[int, tuple[bytes, int]]) -> None:
-    """Resume in this test's Ray: what had ended is as it was, and the rest has ended too."""
-    begun = {t.number: len(t.history) for t in Records.load(spec).trials.values()}
-    assert before
-    assert len(before) < spec.num_trials
-    old = Records.load(spec)
-    records = run(read_search(Path(spec.run)))
-    after = ended_files(spec)
-    assert {number: after[number] for number in before} == before
-    assert sorted(after) == list(range(spec.num_trials))
-    assert all(len(t.history) == spec.config.epochs for t in records.trials.values())
-    for number, epochs in begun.items():
-        kept = records.trials[number].history[:epochs]
-        assert kept == old.trials[number].history, "epochs with a checkpoint are not trained again"
-    records.write_parquet()
-    rows = pq.read_table(records.run.trials).to_pylist()
-    assert [row["trial"] for row in rows] == list(range(spec.num_trials))
-    for number, (content, _) in before.items():
-        rate = json.loads(content)["parameters"]["optimizer.learning_rate"]
-        assert rows[number]["parameter.optimizer.learning_rate"] == rate
-
-
-def test_a_killed_search_goes_on_and_no_ended_trial_runs_again(
-    data: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    spec = spec_of(data, tmp_path / "run", num_trials=6)
-    process = start(spec)
-    wait_until_some_have_ended(spec, process)
-    kill_with_its_ray(process, psutil.Process(process.pid))
-    before = ended_files(spec)
-    request.getfixturevalue("session")
-    check_resumed(spec, before)
-
-
-@pytest.mark.slow
-def test_a_search_whose_head_is_killed_goes_on(
-    data: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    spec = spec_of(data, tmp_path / "run", num_trials=6)
-    process = start(spec)
-    wait_until_some_have_ended(spec, process)
-    (head,) = processes_of("gcs_server", process.pid)
-    kill_with_its_ray(process, head)
-    assert process.returncode != 0
-    request.getfixturevalue("session")
-    check_resumed(spec, ended_files(spec))
-
-
-def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
-    spec = spec_of(data, tmp_path / "run", num_trials=6)
-    process = start(spec, "--refit")
-    wait_until_some_have_ended(spec, process)
-    os.kill(process.pid, signal.SIGINT)
-    output = process.communicate(timeout=WAIT_S)[0].decode()
-    assert process.returncode == 130, output
-    assert f"cifar-ray tune --resume {spec.run} --refit" in output
-    assert "Traceback" not in output
-    assert (tmp_path / "run" / "trials.parquet").exists()
-    assert not (tmp_path / "run" / "ray").exists()
-
-
 @pytest.mark.usefixtures("session")
-def test_the_benchmark_of_overhead_begins_half_a_search_again_and_counts_its_trainings(
+def test_the_benchmark_of_overhead_counts_the_trainings_of_warm_workers(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = override(get_recipe("cnn-122k"), SETTINGS)
     space = get_space("optimizer", config)
-    half = tmp_path / "overhead-0" / "trials"
-    half.mkdir(parents=True)
-    benchmark.overhead(benchmark.Setting(str(data), space, tmp_path, config, 1, 1, 1))
-    assert len(list(half.glob(f"*/{benchmark.CLOCK}"))) == 2 * benchmark.EQUAL_ROUNDS
+    benchmark.overhead(benchmark.Setting(str(data), space, tmp_path, config, 1, 1, 1, tmp_path))
+    clocks = list((tmp_path / "overhead-0" / "trials").glob(f"*/{benchmark.CLOCK}"))
+    assert len(clocks) == 2 * benchmark.EQUAL_ROUNDS
     ratio = re.search(r"ratio (\d+\.\d+)", capsys.readouterr().out)
     assert ratio is not None
     assert float(ratio[1]) > 1

@@ -20,12 +20,14 @@ from cifar_ray.on_ray.tuning.trainable import (
     TRIAL,
     Place,
     Trainable,
+    own_budget,
     own_trial,
     result_of,
     training_spec,
 )
 from cifar_ray.runs import SearchRun
 from cifar_ray.training.loop import EpochRow
+from cifar_ray.training.search.budget import EpochBudget
 from cifar_ray.training.search.trial import attempt, hold_trial, train_trial
 
 DRIVER_CPUS = 0.1
@@ -39,18 +41,19 @@ def parallel_trainable(spec: SearchSpec, place: Place) -> Trainable:
         trial = own_trial(spec)
         ours = training_spec(spec, trial, config[TRIAL]["parameters"], place)
         with hold_trial(trial, lambda row: None), attempt(trial):
-            _fit(spec, ours, place)
+            _fit(spec, ours, place, own_budget(spec))
 
     return train
 
 
-def _fit(spec: SearchSpec, ours: TrainingSpec, place: Place) -> None:
+def _fit(spec: SearchSpec, ours: TrainingSpec, place: Place, budget: EpochBudget) -> None:
     resources = {"CPU": place.num_cpus, "GPU": place.num_gpus}
     trainer = TorchTrainer(
         _train_rank,  # type: ignore[arg-type] # its value is Result.return_value
         train_loop_config={
             "spec": ours.model_dump(mode="json"),
             "base": spec.config.model_dump(mode="json"),
+            "budget": budget,
         },
         scaling_config=ScalingConfig(
             num_workers=place.workers,
@@ -86,6 +89,7 @@ def _train_rank(content: dict[str, Any]) -> dict[str, Any] | None:
             TrainingConfig.model_validate(content["base"]),
             ranks_of_group(spec.device),
             report,
+            content["budget"],
         )
     except CifarRayError as error:
         return {"error": str(error), "exit_code": error.exit_code}

@@ -12,6 +12,7 @@ from cifar_ray.config.spaces import Parameters, apply
 from cifar_ray.config.training import TrainingSpec
 from cifar_ray.runs import SearchRun, TrialRun
 from cifar_ray.training.loop import EpochRow, Ranks
+from cifar_ray.training.search.budget import EpochBudget
 from cifar_ray.training.search.trial import attempt, hold_trial, take_over, train_trial
 
 METRIC = "validation_accuracy"
@@ -44,7 +45,16 @@ def trial_name(trial: Any) -> str:
 
 def own_trial(spec: SearchSpec) -> TrialRun:
     """Return the paths of the trial that this worker runs."""
-    return SearchRun(Path(spec.run)).trial(int(tune.get_context().get_trial_name()))
+    return SearchRun(Path(spec.run)).trial(_own_number())
+
+
+def own_budget(spec: SearchSpec) -> EpochBudget:
+    """Return what the trial that this worker runs may take of its search's epochs."""
+    return EpochBudget.of(spec, _own_number())
+
+
+def _own_number() -> int:
+    return int(tune.get_context().get_trial_name())
 
 
 def training_spec(
@@ -78,7 +88,7 @@ def plain_trainable(spec: SearchSpec, place: Place) -> Trainable:
 
         with hold_trial(trial, tell) as report, attempt(trial):
             ours = training_spec(spec, trial, config[TRIAL]["parameters"], place)
-            train_trial(ours, spec.config, Ranks(), report)
+            train_trial(ours, spec.config, Ranks(), report, own_budget(spec))
 
     return train
 
@@ -100,6 +110,6 @@ def member_trainable(spec: SearchSpec, place: Place) -> Trainable:
                     take_over(trial, Path(folder))
             ours = training_spec(spec, trial, config[TRIAL]["parameters"], place)
             # Rows that are trained already are no news to a population: they may be another's.
-            train_trial(ours, spec.config, Ranks(), report, again=False)
+            train_trial(ours, spec.config, Ranks(), report, own_budget(spec), again=False)
 
     return train

@@ -58,23 +58,15 @@ class TpeProposals:
         trial = self.asked.pop(record.number)
         for row in record.history:
             trial.report(row["validation_accuracy"], int(row["epoch"]))
-        if record.state == "finished":
-            self.study.tell(trial, record.accuracy)
-        else:
-            failed = record.state == "failed"
-            self.study.tell(trial, state=TrialState.FAIL if failed else TrialState.PRUNED)
+        value = record.accuracy if record.state == "finished" else None
+        self.study.tell(trial, value, state=_optuna_state(record))
 
 
 def frozen(space: Space, records: Iterable[TrialRecord]) -> list[optuna.trial.FrozenTrial]:
     """Return trials that have ended as Optuna knows them."""
-    states = {
-        "finished": TrialState.COMPLETE,
-        "stopped": TrialState.PRUNED,
-        "failed": TrialState.FAIL,
-    }
     return [
         optuna.trial.create_trial(
-            state=states[record.state],
+            state=_optuna_state(record),
             value=record.accuracy if record.state == "finished" else None,
             params=_to_optuna(space, record.parameters),
             distributions=optuna_distributions(space),
@@ -84,6 +76,13 @@ def frozen(space: Space, records: Iterable[TrialRecord]) -> list[optuna.trial.Fr
         )
         for record in records
     ]
+
+
+def _optuna_state(record: TrialRecord) -> TrialState:
+    if record.state == "finished":
+        return TrialState.COMPLETE
+    # Of a trial for which no epoch was left, nothing is known.
+    return TrialState.PRUNED if record.state != "failed" and record.history else TrialState.FAIL
 
 
 def importance(records: Records) -> dict[str, float] | None:

@@ -4,6 +4,7 @@
     trials/0007/history.json    a row an epoch                             (the trial's worker)
     trials/0007/checkpoints/    where it goes on from                      (the trial's worker)
     trials/0007/failure.json    why it cannot be trained                   (the trial's worker)
+    epochs.json                 epochs that each trial began, if bounded   (the trials' workers)
 
 A trial whose `trial.json` has ended is never touched again, whatever is killed.
 """
@@ -25,8 +26,10 @@ from cifar_ray.runs import SearchRun
 from cifar_ray.training.checkpoint import Progress
 from cifar_ray.training.epoch import EpochRow
 from cifar_ray.training.pipeline import is_done, write_json
+from cifar_ray.training.search.budget import EpochBudget
 
-State = Literal["running", "finished", "stopped", "failed"]
+State = Literal["running", "finished", "stopped", "budget", "failed"]
+"""`stopped` by the scheduler; `budget` is a trial that the search's epochs did not suffice for."""
 Row = dict[str, float]
 
 
@@ -81,6 +84,15 @@ class TrialRecord(FrozenConfig):
         return seconds - last.seconds_taken_over + last.seconds_before
 
     @property
+    def epochs_trained(self) -> int:
+        """Epochs of its own, given-up ones too, but not those that it took over."""
+        own = taken_over = 0
+        for exploit in self.exploits:
+            own += exploit.epoch - taken_over
+            taken_over = exploit.donor_epoch
+        return own + max(0, len(self.history) - taken_over)
+
+    @property
     def has_ended(self) -> bool:
         """Whether there is nothing left to do."""
         return self.state != "running"
@@ -97,6 +109,11 @@ class Records:
     def run(self) -> SearchRun:
         """The paths."""
         return SearchRun(Path(self.spec.run))
+
+    @property
+    def epochs_trained(self) -> int:
+        """Epochs over all trials, in all runs of the search."""
+        return sum(trial.epochs_trained for trial in self.trials.values())
 
     @classmethod
     def load(cls, spec: SearchSpec) -> "Records":
@@ -125,6 +142,8 @@ class Records:
     def add_row(self, number: int, row: Row) -> None:
         """Note an epoch of a running trial, in memory; the worker has written it."""
         record = self.trials[number]
+        if row in record.history:
+            return  # told again by a worker that goes on: later rows still hold
         history = (*(r for r in record.history if r["epoch"] < row["epoch"]), row)
         self.trials[number] = record.model_copy(update={"history": history})
 
@@ -162,7 +181,9 @@ class Records:
             error = told["error"]
         state: State = "failed"
         if error is None:
-            state = "finished" if self._is_whole(record) else "stopped"
+            refused = EpochBudget.of(self.spec, number).was_refused
+            early: State = "budget" if refused else "stopped"
+            state = "finished" if self._is_whole(record) else early
         self._write(record.model_copy(update={"state": state, "error": error}))
 
     def best(self) -> TrialRecord | None:

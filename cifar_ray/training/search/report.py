@@ -91,6 +91,7 @@ def render(records: Records) -> str:
         importance=importance(records) if records.spec.search != "pbt" else None,
         saving=saving(records),
         exploits=[(trial, exploit) for trial in trials for exploit in trial.exploits],
+        cut=[trial for trial in trials if trial.state == "budget"],
         failed=[trial for trial in trials if trial.state == "failed"],
         script=Markup(script),  # our own file
         script_digest=digest,
@@ -102,7 +103,7 @@ def saving(records: Records) -> Saving:
     trained = planned = 0
     seconds = saved = 0.0
     for trial in records.trials.values():
-        epochs = len(trial.history)
+        epochs = trial.epochs_trained
         whole = records.spec.epochs_of(trial.parameters)
         stopped = trial.state == "stopped" and epochs
         trained += epochs

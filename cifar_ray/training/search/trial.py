@@ -3,6 +3,7 @@
 Test images are split off and dropped at once: a search never looks at them.
 """
 
+import errno
 import json
 import math
 import shutil
@@ -33,6 +34,7 @@ from cifar_ray.training.pipeline import (
     write_history,
     write_json,
 )
+from cifar_ray.training.search.budget import EpochBudget
 from cifar_ray.training.sources import load
 
 NO_CPU_MEMORY = "DefaultCPUAllocator"
@@ -91,7 +93,10 @@ def cause(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return f"These parameters do not go together: {error.errors()[0]['msg']}."
     lines = str(error).strip().splitlines() or [""]
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_CPU_MEMORY in lines[0]:
+    is_short = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    # A file that cannot be mapped, or a process that cannot be started.
+    is_short |= isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if is_short or NO_CPU_MEMORY in lines[0]:
         return f"Out of memory. {lines[0]}".strip()
     return f"{type(error).__name__}: {lines[0]}"
 
@@ -101,17 +106,21 @@ def train_trial(
     base: TrainingConfig,
     ranks: Ranks,
     report: Report,
+    budget: EpochBudget,
     again: bool = True,
 ) -> None:
     """Train the rest of a trial in the folder `spec.run`, and report every epoch.
 
     Epochs that are trained already are reported `again`, first, so that a scheduler that has
     forgotten them judges the trial as before. `base` is the search's recipe, which decides on the
-    split. Raises `CifarRayError` when the trial diverges.
+    split. Ends early when `budget` gives no epoch; raises `CifarRayError` when the trial diverges.
     """
     with use_threads(spec.threads):
         config, run = spec.config, TrialRun(Path(spec.run)).training
         device = torch.device(spec.device)
+        # Before anything is decoded: many trials may find the epochs used up.
+        if not _told(lambda: run.checkpoints.is_dir() or budget.take(), ranks, device):
+            return
         training, validation = images(spec.data, base, input_size(config))
         trainer = make_trainer(config, training, device, ranks)
         progress = checkpoint.restore(run.checkpoints, trainer)
@@ -119,9 +128,11 @@ def train_trial(
         for row in progress.history if again else ():
             report(row)
         on_device = training.to(device)
-        while not is_done(config, progress):
+        while not is_done(config, progress) and _told(budget.take, ranks, device):
             epoch, history = progress.epochs_done, progress.history
             row = run_epoch(trainer, epoch, on_device, validation, Watcher(), history)
+            if ranks.rank == 0:
+                budget.settle()
             if not math.isfinite(row.validation_loss):
                 raise CifarRayError(f"The validation loss is not finite after epoch {epoch + 1}.")
             progress = checkpoint.Progress((*progress.history, row))
@@ -129,6 +140,13 @@ def train_trial(
                 checkpoint.save(run.checkpoints, trainer, progress)
                 write_history(run, progress)
             report(row)
+
+
+def _told(ask: Callable[[], bool], ranks: Ranks, device: torch.device) -> bool:
+    """Ask on the first rank, and tell the others."""
+    answer = torch.tensor(float(ranks.rank == 0 and ask()), device=device)
+    ranks.add(answer)
+    return answer.item() > 0
 
 
 @lru_cache(maxsize=NUM_CACHED)

@@ -56,6 +56,14 @@ def test_without_a_terminal_a_line_says_states_the_best_and_the_time_left(
     assert "batch_size" not in line
 
 
+def test_a_bound_on_epochs_is_shown_and_ends_the_time_left(tmp_path: Path) -> None:
+    records = Records.load(spec_of(tmp_path, num_trials=4, epoch_budget=8))
+    ended(records, 0, 0.01, [0.3, 0.5, 0.6, 0.55])
+    records.begin(2, PARAMETERS)
+    assert "5 of at most 8 epochs" in shown(records, is_terminal=False)
+    assert epochs_left(records) == 3
+
+
 def test_on_a_terminal_a_table_shows_running_trials_first_and_then_the_best(
     records: Records,
 ) -> None:

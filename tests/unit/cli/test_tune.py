@@ -1,9 +1,11 @@
 """`tune` as a user gives it, but for the search itself, which needs a Ray."""
 
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from cifar_ray.config.recipes import get_recipe
@@ -11,12 +13,13 @@ from cifar_ray.config.search import planned
 from cifar_ray.config.spaces import Parameters, apply, get_space
 from cifar_ray.config.training import TrainingSpec, override
 from cifar_ray.training.loop import Ranks
+from cifar_ray.training.search.budget import EpochBudget
 from cifar_ray.training.search.opening import open_search
 from cifar_ray.training.search.record import Records
 from cifar_ray.training.search.trial import take_over, train_trial
 from tests.drawing import draw_classes
 from tests.unit.cli.conftest import Cli
-from tests.unit.training.search.recorded import row, spec_of
+from tests.unit.training.search.recorded import ended, row, spec_of
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray has no package here")
 PARAMETERS: Parameters = {
@@ -39,6 +42,17 @@ def test_data_that_is_not_there_is_refused_before_a_folder_is_made(
     code, printed = cli("tune", tmp_path / "one-class", *SEARCH, "--out", run)
     assert code == 2
     assert "has 1 sub-folders" in printed
+
+
+def test_what_does_not_go_together_is_refused_before_data_are_looked_for(
+    cli: Cli, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    wrong = ("--search", "pbt", "--workers-per-trial", 2)
+    code, printed = cli("tune", tmp_path / "nowhere", *SEARCH, "--out", run, *wrong)
+    assert code == 2
+    assert "--search pbt trains each trial in one process" in printed
+    assert not run.exists()
 
 
 def test_a_dry_run_prints_ten_of_the_configs_and_does_nothing(cli: Cli, tmp_path: Path) -> None:
@@ -87,6 +101,31 @@ def test_a_search_of_which_no_trial_could_be_trained_ends_with_1(cli: Cli, tmp_p
 
 
 @needs_ray
+def test_a_search_ended_by_its_bound_has_a_best_trial_and_says_so(cli: Cli, tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, num_trials=2, epoch_budget=1)
+    open_search(spec)
+    records = Records.load(spec)
+    for number, accuracies in ((0, [0.4]), (1, [])):
+        budget = EpochBudget.of(spec, number)
+        while budget.take():
+            budget.settle()
+        ended(records, number, 0.01, accuracies)
+    code, printed = cli("tune", "--resume", tmp_path)
+    assert code == 0
+    assert re.search(r"epochs +1 of at most 1, which ended 2 trials", printed)
+    assert "1</b> of at most 1 epochs" in records.run.report.read_text()
+    rows = pq.read_table(records.run.trials).to_pylist()
+    assert [(row["state"], row["epochs"]) for row in rows] == [("budget", 1), ("budget", 0)]
+    code, printed = cli("tune", "--resume", tmp_path, "--json")
+    told, _ = json.JSONDecoder().raw_decode(printed)
+    assert (told["best_trial"], told["epochs"], told["max_epochs"]) == (0, 1, 1)
+    assert told["trials"]["budget"] == 2
+    code, printed = cli("tune", "--resume", tmp_path, "--max-epochs", 2)
+    assert code == 2
+    assert "leave out --max-epochs" in printed
+
+
+@needs_ray
 def test_the_bundle_of_a_population_is_its_best_member_as_it_is(cli: Cli, tmp_path: Path) -> None:
     draw_classes(tmp_path / "classes", each=12)
     config = override(get_recipe("cnn-122k"), ["epochs=2"])
@@ -100,7 +139,8 @@ def test_the_bundle_of_a_population_is_its_best_member_as_it_is(cli: Cli, tmp_pa
     ours = TrainingSpec(
         config=apply(config, PARAMETERS), data=spec.data, run=str(donor.folder), code_version="0"
     )
-    train_trial(ours, config, Ranks(), lambda trained: records.add_row(0, trained.as_dict()))
+    add = lambda trained: records.add_row(0, trained.as_dict())  # noqa: E731
+    train_trial(ours, config, Ranks(), add, EpochBudget.of(spec, 0))
     records.add_row(1, row(0, 0.1))
     records.exploit(1, 0, 2, {**PARAMETERS, "batch_size": 64})
     take_over(heir, donor.training.checkpoints)

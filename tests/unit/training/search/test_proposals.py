@@ -59,14 +59,16 @@ def test_a_trial_that_was_under_way_keeps_its_parameters(tmp_path: Path) -> None
 def test_trials_that_failed_or_were_stopped_teach_too(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, search="tpe", num_trials=60)
     proposals = TpeProposals(Records.load(spec))
-    for number, state in ((0, "failed"), (1, "stopped"), (2, "failed")):
+    given = ("failed", "stopped", "failed", "budget", "budget")
+    for number, state in enumerate(given):
         parameters = proposals.propose(number, None)
-        rows = () if number == 2 else (row(0, 0.5),)
+        rows = () if number in (2, 4) else (row(0, 0.5),)
         record = TrialRecord.model_validate(
             {"number": number, "parameters": parameters, "state": state, "history": rows}
         )
         proposals.learn(record)
-    assert [trial.state.name for trial in proposals.study.trials] == ["FAIL", "PRUNED", "FAIL"]
+    states = [trial.state.name for trial in proposals.study.trials]
+    assert states == ["FAIL", "PRUNED", "FAIL", "PRUNED", "FAIL"]
 
 
 def test_importance_finds_the_field_that_matters(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.training import override
 from cifar_ray.errors import InputError, StoreUnavailable, Unfinished
+from cifar_ray.training.search.budget import EpochBudget
 from cifar_ray.training.search.opening import hold_search, open_search, read_search
 from cifar_ray.training.search.record import Records
 from tests.unit.training.search.recorded import ended, row, spec_of, write_rows
@@ -35,6 +36,36 @@ def test_a_trial_that_its_recipes_own_patience_ends_is_finished(tmp_path: Path) 
     ended(records, 1, 0.01, [0.3, 0.5, 0.4])
     ended(records, 2, 0.01, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
     assert [records.trials[n].state for n in range(3)] == ["finished", "stopped", "finished"]
+
+
+def test_a_trial_that_the_searchs_epochs_did_not_suffice_for_may_be_the_best(
+    tmp_path: Path,
+) -> None:
+    records = Records.load(spec_of(tmp_path, epoch_budget=6))
+    ended(records, 0, 0.01, [0.3, 0.5, 0.6, 0.55])
+    ended(records, 1, 0.02, [0.2])
+    for number in (2, 3):
+        budget = EpochBudget.of(records.spec, number)
+        while budget.take():
+            budget.settle()
+    ended(records, 2, 0.03, [0.7])
+    ended(records, 3, 0.03, [])
+    states = ["finished", "stopped", "budget", "budget"]
+    again = Records.load(records.spec)
+    for now in (records, again):
+        assert [now.trials[n].state for n in range(4)] == states
+        assert now.epochs_trained == 6
+        best = now.best()
+        assert best is not None
+        assert best.number == 2
+
+
+def test_rows_that_are_told_again_leave_the_later_ones(tmp_path: Path) -> None:
+    records = Records.load(spec_of(tmp_path))
+    records.begin(0, {"optimizer.learning_rate": 0.01, "batch_size": 32, "augment.flip": "none"})
+    for epoch in (0, 1, 0):
+        records.add_row(0, row(epoch, 0.5 + epoch / 10))
+    assert [r["epoch"] for r in records.trials[0].history] == [0, 1]
 
 
 def test_a_trial_whose_store_is_gone_has_not_ended(tmp_path: Path) -> None:
@@ -78,6 +109,7 @@ def test_a_population_member_pays_for_its_own_epochs_alone(tmp_path: Path) -> No
     trial = records.trials[1]
     assert [r["validation_accuracy"] for r in trial.history] == [0.6, 0.7]
     assert trial.seconds == 20.0
+    assert trial.epochs_trained == 2, "one was given up"
     assert (trial.exploits[0].donor, trial.exploits[0].epoch) == (0, 1)
     assert trial.parameters == after
     write_rows(records, 1, [0.6, 0.7, 0.8, 0.8])
@@ -102,6 +134,7 @@ def test_an_exploit_that_a_kill_kept_from_its_heir_is_undone(tmp_path: Path) -> 
     heir = Records.load(spec).trials[1]
     assert (heir.parameters["batch_size"], len(heir.exploits)) == (64, 1)
     assert heir.seconds == 40.0
+    assert heir.epochs_trained == 4
 
 
 def test_the_same_search_goes_on_and_another_one_is_refused(tmp_path: Path) -> None:

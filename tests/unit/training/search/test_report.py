@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cifar_ray.training.search.budget import EpochBudget
 from cifar_ray.training.search.record import Records
 from cifar_ray.training.search.report import render, saving, write_report
 from tests.unit.training.search.recorded import ended, row, spec_of
@@ -79,6 +80,21 @@ def test_what_others_wrote_is_text(tmp_path: Path) -> None:
     assert "alert(1)" in page
     assert "\x1b" not in page
     assert "\\x1b[31m" in page
+
+
+def test_a_bound_on_epochs_is_told_with_what_it_ended(tmp_path: Path) -> None:
+    records = Records.load(spec_of(tmp_path, epoch_budget=5))
+    ended(records, 0, 0.01, [0.3, 0.5, 0.6, 0.55])
+    for number, accuracies in ((1, [0.4]), (2, [])):
+        budget = EpochBudget.of(records.spec, number)
+        budget.run.epochs.write_text(
+            json.dumps({f"{number:04d}": {"begun": 5, "open": False, "refused": True}})
+        )
+        ended(records, number, 0.02, accuracies)
+    page = render(records)
+    assert "<b>5</b> of at most 5 epochs" in page
+    assert "they did not suffice for 2 trials, of which 1 got none" in page
+    assert saving(records).epochs_saved == 0, "a trial that was cut is not spared"
 
 
 def test_a_lineage_names_donor_and_parameters(tmp_path: Path) -> None:

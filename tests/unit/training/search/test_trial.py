@@ -1,3 +1,4 @@
+import errno
 import json
 from pathlib import Path
 
@@ -8,8 +9,9 @@ from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.spaces import Parameters, apply
 from cifar_ray.config.training import TrainingSpec, override
 from cifar_ray.errors import CifarRayError, InputError
-from cifar_ray.runs import TrialRun
+from cifar_ray.runs import SearchRun, TrialRun
 from cifar_ray.training.loop import EpochRow, Ranks
+from cifar_ray.training.search.budget import EpochBudget
 from cifar_ray.training.search.trial import attempt, cause, hold_trial, take_over, train_trial
 from tests.drawing import draw_classes
 
@@ -32,12 +34,21 @@ def spec_of(data: Path, trial: TrialRun, parameters: Parameters) -> TrainingSpec
     return TrainingSpec(config=config, data=str(data), run=str(trial.folder), code_version="0")
 
 
+def budget_of(trial: TrialRun, limit: int | None) -> EpochBudget:
+    return EpochBudget(SearchRun(trial.folder.parent), 0, limit)
+
+
 def losses(rows: list[EpochRow]) -> list[tuple[float, float]]:
     return [(row.train_loss, row.validation_loss) for row in rows]
 
 
 def run(
-    data: Path, trial: TrialRun, rate: float, stop_after: int = 99, decay: float = 0.0
+    data: Path,
+    trial: TrialRun,
+    rate: float,
+    stop_after: int = 99,
+    decay: float = 0.0,
+    limit: int | None = None,
 ) -> list[EpochRow]:
     """Train a trial as a worker does, until Tune stops it."""
     rows: list[EpochRow] = []
@@ -51,7 +62,7 @@ def run(
         with hold_trial(trial, tell) as report, attempt(trial):
             parameters = {"optimizer.learning_rate": rate, "weight_average_decay": decay}
             spec = spec_of(data, trial, parameters)
-            train_trial(spec, BASE, Ranks(), report)
+            train_trial(spec, BASE, Ranks(), report, budget_of(trial, limit))
     except Paused:
         pass
     return rows
@@ -67,6 +78,32 @@ def test_a_trial_that_goes_on_is_the_trial_undisturbed(data: Path, tmp_path: Pat
     assert not trial.failure.exists()
 
 
+def test_a_trial_ends_where_its_search_may_train_no_more_also_when_it_goes_on(
+    data: Path, tmp_path: Path
+) -> None:
+    trial = TrialRun(tmp_path / "trial")
+    assert len(run(data, trial, 1e-3, stop_after=1, limit=2)) == 1
+    assert len(run(data, trial, 1e-3, limit=2)) == 2, "the first one counts"
+    assert len(run(data, trial, 1e-3, limit=2)) == 2
+    assert budget_of(trial, 2).was_refused
+    assert not trial.failure.exists()
+
+
+def test_a_trial_without_an_epoch_reads_no_images(tmp_path: Path) -> None:
+    trial = TrialRun(tmp_path / "trial")
+    other = EpochBudget(SearchRun(tmp_path), 1, 1)
+    assert other.take()
+    assert run(tmp_path / "nowhere", trial, 1e-3, limit=1) == []
+    assert not trial.failure.exists()
+
+
+def test_an_epoch_whose_loss_is_not_finite_is_used_up(data: Path, tmp_path: Path) -> None:
+    trial = TrialRun(tmp_path / "trial")
+    assert run(data, trial, 1e30, limit=1) == []
+    assert trial.failure.exists()
+    assert not EpochBudget(SearchRun(tmp_path), 1, 1).take()
+
+
 def test_a_paused_trial_leaves_its_folder_to_another_worker(data: Path, tmp_path: Path) -> None:
     trial = TrialRun(tmp_path / "trial")
 
@@ -75,7 +112,7 @@ def test_a_paused_trial_leaves_its_folder_to_another_worker(data: Path, tmp_path
             raise Paused
 
     with pytest.raises(Paused), hold_trial(trial, never_returns) as report:
-        train_trial(spec_of(data, trial, {}), BASE, Ranks(), report)
+        train_trial(spec_of(data, trial, {}), BASE, Ranks(), report, budget_of(trial, None))
 
 
 def test_a_member_goes_on_from_its_donor_with_its_own_parameters(
@@ -140,6 +177,8 @@ def test_wrong_input_is_no_fault_of_the_trials(tmp_path: Path) -> None:
         (CifarRayError("diverged"), "diverged"),
         (MemoryError(), "Out of memory."),
         (torch.OutOfMemoryError("CUDA out of memory.\nMore"), "Out of memory. CUDA out of memory."),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Out of memory. [Errno 12]"),
+        (OSError(errno.ENOSPC, "No space left"), "OSError: [Errno 28]"),
         (RuntimeError("[x] DefaultCPUAllocator: can't allocate"), "Out of memory. [x] Default"),
         (ValueError("a\nb"), "ValueError: a"),
     ],

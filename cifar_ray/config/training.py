@@ -110,6 +110,8 @@ class TrainingSpec(FrozenConfig):
     """What `--set` and `--from-scratch` changed in the recipe."""
     workers: int = Field(1, ge=1)
     """Processes that train together."""
+    mlflow: bool = False
+    """Tell MLflow of the run, too."""
     code_version: str
 
     @property

@@ -61,8 +61,8 @@ def train(
         str | None,
         typer.Argument(
             metavar="DATA",
-            help="`cifar10`, a folder or s3:// place with a sub-folder a class, or Parquet with "
-            "`image` and `label` columns.",
+            help="`cifar10`, a folder or s3:// place with a sub-folder a class, Parquet with "
+            "`image` and `label` columns, or WebDataset's .tar shards.",
         ),
     ] = None,
     recipe: Annotated[
@@ -253,7 +253,7 @@ def _place(uri: str) -> str:
 
 def _data(request: _Request) -> str:
     if request.data is None:
-        raise InputError("DATA is missing: give `cifar10`, a folder or a Parquet dataset.")
+        raise InputError("DATA is missing: give `cifar10`, a folder, Parquet or tar shards.")
     return request.data
 
 

@@ -99,7 +99,7 @@ class TrainingSpec(FrozenConfig):
 
     config: TrainingConfig
     data: str
-    """`cifar10`, a folder with a sub-folder a class, or a Parquet dataset."""
+    """`cifar10`, a folder with a sub-folder a class, Parquet, or tar shards."""
     run: str
     weights: str | None = None
     """A file with pretrained weights; None takes those of the cache, or downloads them."""

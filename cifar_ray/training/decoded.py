@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,9 @@ from cifar_ray.errors import ImageFault, InputError
 from cifar_ray.images.decode import decode
 from cifar_ray.images.preprocess import Preprocess
 from cifar_ray.models.cache import cache_folder
-from cifar_ray.training.bucket import File, StoredFile
+from cifar_ray.training.bucket import File, StoredFile, TarMember
+from cifar_ray.training.reading import ParquetRow, Reader, Source
 
-Source = tuple[str, bytes | File]
-"""An encoded image, as bytes or as a file, after the name that a message gives it."""
 Images = NDArray[np.uint8]
 Sizes = NDArray[np.int64]
 """N×2: width and height before preprocess."""
@@ -63,10 +63,14 @@ def _shape(sources: Sequence[Source], preprocess: Preprocess) -> tuple[int, int,
 
 def _identity(sources: Sequence[Source], preprocess: Preprocess) -> str:
     digest = hashlib.blake2b(preprocess.model_dump_json().encode(), digest_size=16)
+    # Of archives, whose images follow one another: a look at the file each would be slow.
+    version = lru_cache(maxsize=1)(_version)
     for name, data in sources:
         digest.update(f"{name}\0".encode("utf-8", "surrogatepass"))
         if isinstance(data, bytes):
             digest.update(hashlib.blake2b(data).digest())
+        elif isinstance(data, TarMember | ParquetRow):
+            digest.update(f"{version(data.file)}\0".encode())
         else:
             digest.update(f"{_version(data)}\0".encode())
     return digest.hexdigest()
@@ -107,12 +111,13 @@ def _decode_chunk(
     """Fill images and sizes, and return what is wrong with those that cannot be decoded."""
     options = preprocess.decode_options("pillow", scaling=False)
     faults = []
-    for row, (name, data) in enumerate(sources):
-        try:
-            image = decode(data if isinstance(data, bytes) else data.read_bytes(), options)
-        except ImageFault as fault:
-            faults.append(f"{name}: {fault.status}, {fault.error}")
-            continue
-        images[row] = preprocess.apply(image.pixels)
-        sizes[row] = image.width, image.height
+    with Reader() as reader:
+        for row, (name, place) in enumerate(sources):
+            try:
+                image = decode(reader.read(place), options)
+            except ImageFault as fault:
+                faults.append(f"{name}: {fault.status}, {fault.error}")
+                continue
+            images[row] = preprocess.apply(image.pixels)
+            sizes[row] = image.width, image.height
     return faults

@@ -1,4 +1,4 @@
-"""Where DATA lies: `cifar10`, found or downloaded; a folder or bucket with classes; Parquet."""
+"""Where DATA lies: `cifar10`, found or downloaded; a folder or bucket with classes, or shards."""
 
 import os
 from collections.abc import Sequence
@@ -11,17 +11,20 @@ from cifar_ray.errors import InputError
 from cifar_ray.images.labels import CIFAR10
 from cifar_ray.images.preprocess import Preprocess
 from cifar_ray.storage import S3_SCHEME
-from cifar_ray.training.bucket import File, parquet_in
+from cifar_ray.training.bucket import File, shards_in
 from cifar_ray.training.dataset import (
+    TAR,
     LabelledImages,
     decode_all,
     read_binary,
     read_folder,
     read_parquet,
+    read_shards,
 )
 from cifar_ray.training.download import Progress, download_cifar10
 
 DATA_VARIABLE = "CIFAR_RAY_DATA"
+SHARDS = (".parquet", TAR)
 JPEG_MAGIC = b"\xff\xd8\xff"
 RESIZE_BEFORE_CROP = 256 / 224
 """Short side over crop, as ImageNet's networks are evaluated."""
@@ -41,12 +44,12 @@ def load(data: str, input_size: int) -> Data:
     if data == "cifar10":
         return _load_cifar10(input_size)
     preprocess, name = geometry(input_size), data_name(data)
-    files = parquet_files(data)
+    files = shard_files(data)
     if not files:
         return Data(name, decode_all(read_folder(data), preprocess), None)
     of_test = own_test_files(files)
-    encoded = read_parquet([file for file in files if file not in of_test])
-    test = read_parquet(of_test, encoded.label_names) if of_test else None
+    encoded = read_shards([file for file in files if file not in of_test])
+    test = read_shards(of_test, encoded.label_names) if of_test else None
     return Data(
         name, decode_all(encoded, preprocess), decode_all(test, preprocess) if test else None
     )
@@ -57,14 +60,14 @@ def check_data(data: str) -> None:
 
     `cifar10` is not looked for: where it is not there, it is downloaded.
     """
-    if data != "cifar10" and not parquet_files(data):
+    if data != "cifar10" and not shard_files(data):
         read_folder(data)
 
 
 def data_name(data: str) -> str:
-    """Return what a folder, a bucket's prefix or a Parquet file is called."""
+    """Return what a folder, a bucket's prefix or a shard is called."""
     path = Path(data)
-    return path.stem if path.suffix == ".parquet" else path.name
+    return path.stem if path.suffix in SHARDS else path.name
 
 
 def own_test_files(files: Sequence[File]) -> list[File]:
@@ -76,17 +79,27 @@ def own_test_files(files: Sequence[File]) -> list[File]:
     return found if len(found) < len(files) else []
 
 
-def parquet_files(data: str) -> Sequence[File]:
-    """Return the Parquet file that DATA is, or those directly in it; `InputError` if it is not."""
+def shard_files(data: str) -> Sequence[File]:
+    """Return the Parquet file or tar shard that DATA is, or those directly in it.
+
+    None for a folder of classes. Raises `InputError` if DATA is not there, or is of both kinds.
+    """
     if data.startswith(S3_SCHEME):
-        return parquet_in(data)
-    path = Path(data).expanduser()
-    if not path.exists():
-        raise InputError(
-            f"DATA {path} is not there. Give `cifar10`, a folder or s3:// place with a sub-folder "
-            "a class, or Parquet with `image` and `label` columns."
-        )
-    return [path] if path.is_file() else sorted(path.glob("*.parquet"))
+        found: Sequence[File] = shards_in(data, SHARDS)
+    else:
+        path = Path(data).expanduser()
+        if not path.exists():
+            raise InputError(
+                f"DATA {path} is not there. Give `cifar10`, a folder or s3:// place with a "
+                "sub-folder a class, Parquet with `image` and `label` columns, or WebDataset's "
+                ".tar shards."
+            )
+        if path.is_file():
+            return [path]
+        found = sorted(file for file in path.iterdir() if file.suffix in SHARDS)
+    if len({Path(file.name).suffix for file in found}) > 1:
+        raise InputError(f"{data} holds .parquet and .tar files. DATA is of one kind.")
+    return found
 
 
 def geometry(input_size: int) -> Preprocess:

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,36 @@ def test_parquet_in_a_bucket_keeps_its_own_test_images(
     assert torch.equal(one.train.images, data.train.images)
     with pytest.raises(InputError, match="is not there"):
         load_data(f"{place}/nowhere", 32)
+
+
+@pytest.fixture
+def tars_in_bucket(classes: Path, prefix: str, place: str, client: Any) -> str:
+    """The same images in two shards, each with its label behind it."""
+    paths = sorted(classes.glob("*/*.png"))
+    for number in range(2):
+        sink = io.BytesIO()
+        with tarfile.open(fileobj=sink, mode="w") as tar:
+            for path in paths[number * 30 : (number + 1) * 30]:
+                stem = f"{path.parent.name}/{path.stem}"
+                tar.add(path, f"{stem}.png")
+                header = tarfile.TarInfo(f"{stem}.cls")
+                header.size = len(path.parent.name)
+                tar.addfile(header, io.BytesIO(path.parent.name.encode()))
+        key = f"{prefix}shards/train-{number}.tar"
+        client.put_object(Bucket=BUCKET, Key=key, Body=sink.getvalue())
+    return f"{place}/shards"
+
+
+def test_tar_shards_in_a_bucket_are_the_classes_of_a_folder(
+    classes: Path, tars_in_bucket: str
+) -> None:
+    ours, expected = load_data(tars_in_bucket, 32), load_data(str(classes), 32)
+    assert ours.train.label_names == expected.train.label_names
+    assert torch.equal(ours.train.labels, expected.train.labels)
+    assert torch.equal(ours.train.images, expected.train.images)
+    held_out = load_held_out(f"{tars_in_bucket}/train-1.tar", ("red", "green", "blue"))
+    assert held_out.description == "all 30 images of train-1.tar"
+    assert held_out.labels.tolist() == [1] * 10 + [0] * 20
 
 
 def test_a_bundle_in_a_bucket_is_trained_evaluated_and_found_by_the_run(

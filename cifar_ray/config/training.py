@@ -38,6 +38,16 @@ class SplitConfig(FrozenConfig):
     """Leave test images that DATA brings alone, and hold out `test_fraction` of the others."""
 
 
+class StreamConfig(FrozenConfig):
+    """Training images that neither memory nor disk has room for."""
+
+    enabled: bool = False
+    """Read and decode training images anew in each epoch, instead of once. It is not chosen by the
+    machine, since it decides on the order of images."""
+    buffer_mib: int = Field(1024, gt=0)
+    """Memory of each worker for decoded images, of which batches are drawn."""
+
+
 class TrainingConfig(FrozenConfig):
     """One training run, whole."""
 
@@ -70,6 +80,7 @@ class TrainingConfig(FrozenConfig):
     test_fraction: Fraction = 0.0
     """Held out of DATA for the last number when DATA brings no test images of its own."""
     splits: SplitConfig = SplitConfig()
+    stream: StreamConfig = StreamConfig()
     test_time_augmentation: Literal["none", "flip", "flip-shift"] = "none"
     """Views over which a second accuracy is measured; the bundle labels without them."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -33,6 +33,9 @@ TAR = ".tar"
 BINARY_RECORD_BYTES = 1 + 3 * 32 * 32
 
 
+Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
 @dataclass(frozen=True, slots=True)
 class LabelledImages:
     """Images N×S×S×3 uint8, labels N int64, and the names that labels index.
@@ -76,7 +79,7 @@ class LabelledImages:
         images = self.images if self.is_mapped else self.images.to(device)
         return replace(self, images=images, labels=self.labels.to(device))
 
-    def statistics(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    def statistics(self) -> Statistics:
         """Return mean and standard deviation a channel, of pixels in [0, 1]."""
         count = torch.zeros(3, 256, dtype=torch.int64)
         for batch in (self.take(rows) for rows in torch.arange(len(self)).split(STATISTICS_IMAGES)):
@@ -85,11 +88,15 @@ class LabelledImages:
                 count[channel] += torch.bincount(flat, minlength=256)
         values = torch.arange(256, dtype=torch.float64) / 255
         share = count.double() / count.sum(dim=1, keepdim=True)
-        mean = (share * values).sum(dim=1)
-        variance = (share * values**2).sum(dim=1).sub(mean**2)
-        # A channel that is the same everywhere has no deviation to divide by.
-        std = variance.clamp_min(0).sqrt().clamp_min(1 / 255)
-        return _three(mean), _three(std)
+        return of_moments((share * values).sum(dim=1), (share * values**2).sum(dim=1))
+
+
+def of_moments(mean: Tensor, mean_of_squares: Tensor) -> Statistics:
+    """Return the mean and the standard deviation of three channels."""
+    variance = mean_of_squares.sub(mean**2)
+    # A channel that is the same everywhere has no deviation to divide by.
+    std = variance.clamp_min(0).sqrt().clamp_min(1 / 255)
+    return _three(mean), _three(std)
 
 
 @dataclass(frozen=True, slots=True)

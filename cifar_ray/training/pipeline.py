@@ -1,6 +1,7 @@
 """A training run from DATA to its bundle, on one process or on many.
 
-dataset     read, decoded and preprocessed as labelling does it    (sources.py, dataset.py)
+dataset     read, decoded and preprocessed as labelling does it    (sources.py, dataset.py;
+            streaming.py, survey.py where they are too many)
 split       by seed, each class alike; no image in two splits      (split.py)
 network     from the registry, perhaps with pretrained weights     (models/transfer.py)
 loop        augment -> forward -> backward -> step, by epochs      (loop.py, batches.py)
@@ -48,6 +49,7 @@ from cifar_ray.training.schedule import has_stopped
 from cifar_ray.training.sources import Data, geometry, load
 from cifar_ray.training.split import Splits
 from cifar_ray.training.split import split_data as split_data
+from cifar_ray.training.survey import load_stream
 
 INITIALISATION_IMAGES = 5_000
 STATISTICS_IMAGES = 10_000
@@ -78,7 +80,8 @@ def _train(
 ) -> dict[str, Any] | None:
     config, run = spec.config, place.run
     device = torch.device(spec.device)
-    data = load(spec.data, input_size(config))
+    side, streams = input_size(config), config.stream.enabled
+    data = load_stream(spec, side, place, ranks) if streams else load(spec.data, side)
     splits = split_data(data, config)
     trainer = make_trainer(config, splits.train, device, ranks, spec.weights)
     place.fetch_checkpoints()

@@ -61,16 +61,20 @@ class Reader:
 
     def _archive_of(self, file: File) -> BinaryIO:
         if self._archive is None or self._archive[0] is not file:
-            self._open.close()
+            self._close()
             self._archive = file, self._open.enter_context(file.open("rb"))
         return self._archive[1]
 
     def _row(self, place: ParquetRow) -> bytes:
         if self._rows is None or not self._rows.will_pass(place):
-            self._open.close()
+            self._close()
             opened = self._open.enter_context(place.file.open("rb"))
             self._rows = _Rows(place, opened)
         return self._rows.read(place.row)
+
+    def _close(self) -> None:
+        self._archive = self._rows = None
+        self._open.close()
 
 
 class _Rows:

@@ -303,6 +303,9 @@ def _show(spec: "TrainingSpec", metrics: dict[str, Any], as_json: bool) -> None:
         table.add_row(name, f"{metrics[name]:.2%}")
     table.add_row("loss", f"{metrics['loss']:.4f}")
     table.add_row("calibration error", f"{metrics['ece']:.2%}")
+    if copies := metrics.get("duplicates", {}).get("copies"):
+        left_out = metrics["duplicates"]["left_out"]
+        table.add_row("equal images", f"{copies:,}, {left_out:,} left out to be in one split alone")
     output.print(table)
     output.print(Text(f"Bundle  {spec.run}/bundle"))
     output.print(

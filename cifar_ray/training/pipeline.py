@@ -245,6 +245,7 @@ def provenance(evaluation: Evaluation, num_validation: int, best_epoch: int) -> 
     chosen_on = (
         f"Epoch {best_epoch + 1} of {len(evaluation.history)} and the temperature were chosen on"
         f" {num_validation:,} validation images, which the network was not trained on."
+        f"{_copies(evaluation.metrics['duplicates'])}"
     )
     if evaluation.held_out.split == "test":
         return Provenance(f"{chosen_on} The images of this page were used for this page alone.")
@@ -253,6 +254,16 @@ def provenance(evaluation: Evaluation, num_validation: int, best_epoch: int) -> 
         " and the temperature were chosen, and are a little better than on new ones."
     )
     return Provenance(chosen_on, (warning,))
+
+
+def _copies(found: dict[str, int]) -> str:
+    """Say what was done about equal images, if there are any."""
+    if not found["copies"]:
+        return ""
+    return (
+        f" {found['copies']:,} images of DATA equal an earlier one, pixel for pixel;"
+        f" {found['left_out']:,} of them were left out, which would have been in two splits."
+    )
 
 
 def bundle_spec(

@@ -99,7 +99,10 @@ class Batches:
         """Yield batches of which each rank reads and augments its own share, and no other."""
         order = data.order(generator)[: self.num_steps(len(data)) * self.config.batch_size]
         sizes = [len(batch) for batch in order.split(self.config.batch_size)]
-        shares = [[len(range(r, size, self.world_size)) for size in sizes] for r in self._ranks]
+        shares = [
+            [len(range(rank, size, self.world_size)) for size in sizes]
+            for rank in range(self.world_size)
+        ]
         mine = order.split([sum(of_rank) for of_rank in shares])[self.rank]
         own = torch.Generator().manual_seed(
             int(torch.randint(2**62, (1,), generator=generator)) + self.rank
@@ -115,10 +118,6 @@ class Batches:
                 yield Batch(mixed, labels, size, labels[mix.partners], mix.kept)
             else:
                 yield Batch(inputs, labels, size)
-
-    @property
-    def _ranks(self) -> range:
-        return range(self.world_size)
 
     def _inputs(self, images: Tensor, epoch: int) -> Tensor:
         inputs = normalise(images, *self.statistics)

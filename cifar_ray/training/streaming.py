@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cifar_ray.errors import InputError
@@ -29,6 +30,9 @@ BLOCK_BYTES = 4 * 2**20
 """Of a tar shard, which is one block while that much of it is read at once."""
 CHUNK = 32
 """Images that a thread decodes at a time."""
+
+
+Slots = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,31 +134,34 @@ class StreamedImages(LabelledImages):
 
 
 class _Buffer:
-    """Decoded images, from which a batch takes any and into whose places the next ones come."""
+    """Decoded images, from which a batch takes any and into whose places the next ones come.
+
+    In NumPy, since PyTorch shares out even small copies over threads, which waits for each of them.
+    """
 
     def __init__(self, data: StreamedImages, indices: Tensor, capacity: int) -> None:
-        self.indices = indices
+        self.indices = indices.numpy()
         self.chunks = _Ahead(data.catalog.decode(data._numbers(indices)))
         self.chunk: Images | None = None
         self.num_read = self.at = 0
-        self.live = torch.arange(min(capacity, len(indices)))
+        self.live = np.arange(min(capacity, len(indices)))
         side = data.images.shape[1]
-        self.images = torch.empty(len(self.live), side, side, 3, dtype=torch.uint8)
-        self.which = torch.empty(len(self.live), dtype=torch.int64)
+        self.images = np.empty((len(self.live), side, side, 3), np.uint8)
+        self.which = np.empty(len(self.live), np.int64)
         self.is_filled = False
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if not self.is_filled:
             self.is_filled = True
             self._pour(self.live)
-        slots = self.live[torch.randperm(len(self.live), generator=generator)[:size]]
-        drawn = self.images[slots], self.which[slots]
+        slots = self.live[torch.randperm(len(self.live), generator=generator)[:size].numpy()]
+        drawn = torch.from_numpy(self.images[slots]), torch.from_numpy(self.which[slots])
         empty = slots[self._pour(slots) :]
         if len(empty):
-            self.live = self.live[~torch.isin(self.live, empty)]
+            self.live = self.live[~np.isin(self.live, empty)]
         return drawn
 
-    def _pour(self, slots: Tensor) -> int:
+    def _pour(self, slots: Slots) -> int:
         """Let the next images into slots; return how many there were."""
         done = 0
         while done < len(slots):
@@ -164,7 +171,7 @@ class _Buffer:
                     break
             number = min(len(slots) - done, len(self.chunk) - self.at)
             into = slots[done : done + number]
-            self.images[into] = torch.from_numpy(self.chunk[self.at : self.at + number])
+            self.images[into] = self.chunk[self.at : self.at + number]
             self.which[into] = self.indices[self.num_read : self.num_read + number]
             self.at, self.num_read, done = self.at + number, self.num_read + number, done + number
         return done

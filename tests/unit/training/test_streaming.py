@@ -166,13 +166,20 @@ def test_no_more_images_are_held_than_the_buffer_is_for(form: Form, tmp_path: Pa
     assert places[0] != list(range(7))
 
 
-def test_a_block_is_what_is_read_at_once(form: Form, tmp_path: Path) -> None:
+def test_a_block_is_read_at_once_and_epochs_visit_them_in_orders_of_their_own(
+    form: Form, tmp_path: Path
+) -> None:
     data = images_of(streamed(form.data, tmp_path / "run"))
     sizes = torch.bincount(data.catalog.blocks).tolist()
     assert sizes == {"folder": [1] * 60, "tar": [30, 30], "parquet": [17, 17, 17, 9]}[form.name]
-    order = data.order(torch.Generator().manual_seed(1)).tolist()
-    blocks = [int(data.catalog.blocks[index]) for index in order]
-    assert [number for number, _ in groupby(blocks)] == list(dict.fromkeys(blocks))
+    orders = set()
+    for epoch in range(8):
+        order = data.order(torch.Generator().manual_seed(epoch)).tolist()
+        blocks = [int(data.catalog.blocks[index]) for index in order]
+        visited = [number for number, _ in groupby(blocks)]
+        assert sorted(visited) == list(range(len(sizes)))
+        orders.add(tuple(visited))
+    assert len(orders) > 1
 
 
 def test_long_shards_are_cut_into_blocks(

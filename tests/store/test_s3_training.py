@@ -23,10 +23,12 @@ from cifar_ray.storage import open_store
 from cifar_ray.training.held_out import load_held_out
 from cifar_ray.training.loop import EpochRow, Ranks
 from cifar_ray.training.pipeline import Watcher, train
+from cifar_ray.training.place import open_place
 from cifar_ray.training.resume import open_run, read_spec
 from cifar_ray.training.search.trial import images
 from cifar_ray.training.sources import load as load_data
 from cifar_ray.training.split import digests
+from cifar_ray.training.survey import load_stream
 from tests.drawing import draw_classes
 from tests.store.conftest import BUCKET
 
@@ -46,7 +48,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def spec_of(classes: Path, place: str, *settings: str) -> TrainingSpec:
+def spec_of(classes: Path | str, place: str, *settings: str) -> TrainingSpec:
     config = override(get_recipe("cnn-122k"), [*SETTINGS, *settings])
     return TrainingSpec(config=config, data=str(classes), run=place, code_version="0")
 
@@ -196,6 +198,24 @@ def test_tar_shards_in_a_bucket_are_the_classes_of_a_folder(
     held_out = load_held_out(f"{tars_in_bucket}/train-1.tar", ("red", "green", "blue"))
     assert held_out.description == "all 30 images of train-1.tar"
     assert held_out.labels.tolist() == [1] * 10 + [0] * 20
+
+
+def test_what_is_streamed_from_a_bucket_is_what_is_loaded_and_its_survey_is_kept_there(
+    in_bucket: str, tars_in_bucket: str, place: str
+) -> None:
+    for number, data in enumerate((in_bucket, tars_in_bucket)):
+        spec = spec_of(data, f"{place}/run-{number}", "stream.enabled=true", "epochs=1")
+        metrics = start(spec)
+        assert metrics["num_images"] == 12
+        assert open_store(spec.run).exists("survey.safetensors")
+        expected = load_data(data, 32).train.images
+        for looked_at in (False, True):
+            with open_place(spec.run) as opened:
+                # What a killed start leaves when it had no time to look.
+                if not looked_at:
+                    open_store(spec.run).delete("survey.safetensors")
+                streamed = load_stream(spec, 32, opened, Ranks()).train
+                assert torch.equal(streamed.take(torch.arange(60)), expected)
 
 
 def test_a_bundle_in_a_bucket_is_trained_evaluated_and_found_by_the_run(

@@ -140,6 +140,11 @@ class TrainingRun(EvaluationRun):
         return self.folder / "config.json"
 
     @property
+    def survey(self) -> Path:
+        """What the first look at images found that are streamed."""
+        return self.folder / "survey.safetensors"
+
+    @property
     def history(self) -> Path:
         """A row an epoch."""
         return self.folder / self.HISTORY

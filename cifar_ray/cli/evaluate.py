@@ -42,8 +42,8 @@ def evaluate(
         typer.Argument(
             metavar="BUNDLE... DATA",
             help="One or more bundles, the runs that made them, or torchvision:NAME; then DATA:"
-            " `cifar10` (its test images), a folder or s3:// place with a sub-folder a class, or"
-            " Parquet with `image` and `label`. Classes are matched by name.",
+            " `cifar10` (its test images), a folder or s3:// place with a sub-folder a class,"
+            " Parquet with `image` and `label`, or tar shards. Classes are matched by name.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where metrics and report go.")],

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,6 +26,7 @@ from cifar_ray.errors import InputError
 if TYPE_CHECKING:
     from cifar_ray.config.job import TrainJob
     from cifar_ray.config.training import TrainingConfig, TrainingSpec
+    from cifar_ray.training.pipeline import Watcher
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -59,8 +61,8 @@ def train(
         str | None,
         typer.Argument(
             metavar="DATA",
-            help="`cifar10`, a folder or s3:// place with a sub-folder a class, or Parquet with "
-            "`image` and `label` columns.",
+            help="`cifar10`, a folder or s3:// place with a sub-folder a class, Parquet with "
+            "`image` and `label` columns, or WebDataset's .tar shards.",
         ),
     ] = None,
     recipe: Annotated[
@@ -93,6 +95,10 @@ def train(
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Do without pretrained weights.")
     ] = False,
+    mlflow: Annotated[
+        bool,
+        typer.Option("--mlflow", help="Tell MLflow, too; MLFLOW_TRACKING_URI says where it is."),
+    ] = False,
     max_minutes: Annotated[
         float | None,
         typer.Option(help="With `--recipe reports`: leave out what would take longer."),
@@ -107,7 +113,7 @@ def train(
     address = address or os.environ.get("RAY_ADDRESS")
     local = local or (workers == 1 and address is None)
     settings = [*(FROM_SCRATCH if from_scratch else ()), *(set_ or ())]
-    request = _Request(data, str(weights) if weights else None, device, workers, settings)
+    request = _Request(data, str(weights) if weights else None, device, workers, settings, mlflow)
     if isinstance(context.obj, Submit):
         context.obj(_job(request, recipe, from_, out))
         return
@@ -133,7 +139,9 @@ def train(
 
 def run_job(job: "TrainJob") -> None:
     """Run what was submitted, as the verb does, with Ray."""
-    request = _Request(job.data, job.weights, job.device, job.workers, list(job.settings))
+    request = _Request(
+        job.data, job.weights, job.device, job.workers, list(job.settings), job.mlflow
+    )
     spec = _spec_of_config(request, job.config, _place(job.destination))
     _run(spec, local=False, address=os.environ.get("RAY_ADDRESS"), as_json=False)
 
@@ -158,6 +166,7 @@ class _Request:
     device: Literal["auto", "cpu", "cuda"]
     workers: int
     settings: list[str]
+    mlflow: bool
 
 
 def _spec(request: _Request, recipe: str | None, from_: str | None, out: str) -> "TrainingSpec":
@@ -202,6 +211,7 @@ def _job(request: _Request, recipe: str | None, from_: str | None, out: str) -> 
         weights=request.weights,
         device=request.device,
         workers=request.workers,
+        mlflow=request.mlflow,
     )
 
 
@@ -218,6 +228,8 @@ def _spec_of_config(request: _Request, config: "TrainingConfig", run: str) -> "T
     from cifar_ray.training.device import choose_device
 
     data, weights = _data(request), request.weights
+    if request.mlflow and find_spec("mlflow") is None:
+        raise InputError("--mlflow needs MLflow. Install it: pip install 'cifar-ray[mlflow]'.")
     return TrainingSpec(
         config=config,
         data=data if data == "cifar10" else _place(data),
@@ -227,6 +239,7 @@ def _spec_of_config(request: _Request, config: "TrainingConfig", run: str) -> "T
         threads=max(1, usable_cores() // request.workers),
         workers=request.workers,
         settings=tuple(request.settings),
+        mlflow=request.mlflow,
         code_version=__version__,
     )
 
@@ -240,7 +253,7 @@ def _place(uri: str) -> str:
 
 def _data(request: _Request) -> str:
     if request.data is None:
-        raise InputError("DATA is missing: give `cifar10`, a folder or a Parquet dataset.")
+        raise InputError("DATA is missing: give `cifar10`, a folder, Parquet or tar shards.")
     return request.data
 
 
@@ -255,15 +268,26 @@ def _train(spec: "TrainingSpec", local: bool, address: str | None) -> dict[str, 
         console.print(Text(f"Training with Ray, {spec.workers} workers."))
     with TrainingDisplay(spec) as display:
         watcher = Watcher(display.on_step, display.on_epoch)
-        if local:
-            from cifar_ray.training.loop import Ranks
-            from cifar_ray.training.pipeline import train as train_here
+        train_there = functools.partial(_train_there, spec, local, address)
+        if not spec.mlflow:
+            return train_there(watcher)
+        from cifar_ray.training.tracking import tracked
 
-            metrics = train_here(spec, Ranks(), watcher)
-        else:
-            from cifar_ray.on_ray.training import train as train_on_ray
+        return tracked(spec, watcher, train_there, lambda fault: console.print(Text(fault)))
 
-            metrics = train_on_ray(spec, address, watcher)
+
+def _train_there(
+    spec: "TrainingSpec", local: bool, address: str | None, watcher: "Watcher"
+) -> dict[str, Any]:
+    """Train in this process or with Ray."""
+    if not local:
+        from cifar_ray.on_ray.training import train as train_on_ray
+
+        return train_on_ray(spec, address, watcher)
+    from cifar_ray.training.loop import Ranks
+    from cifar_ray.training.pipeline import train as train_here
+
+    metrics = train_here(spec, Ranks(), watcher)
     assert metrics is not None, "rank 0 returns them"
     return metrics
 
@@ -279,6 +303,9 @@ def _show(spec: "TrainingSpec", metrics: dict[str, Any], as_json: bool) -> None:
         table.add_row(name, f"{metrics[name]:.2%}")
     table.add_row("loss", f"{metrics['loss']:.4f}")
     table.add_row("calibration error", f"{metrics['ece']:.2%}")
+    if copies := metrics.get("duplicates", {}).get("copies"):
+        left_out = metrics["duplicates"]["left_out"]
+        table.add_row("equal images", f"{copies:,}, {left_out:,} left out to be in one split alone")
     output.print(table)
     output.print(Text(f"Bundle  {spec.run}/bundle"))
     output.print(

@@ -83,6 +83,7 @@ class TrainJob(_Job):
     """A file of pretrained weights, as the cluster's nodes see it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int = Field(1, ge=1)
+    mlflow: bool = False
 
     @field_validator("data", "destination")
     @classmethod

@@ -38,6 +38,16 @@ class SplitConfig(FrozenConfig):
     """Leave test images that DATA brings alone, and hold out `test_fraction` of the others."""
 
 
+class StreamConfig(FrozenConfig):
+    """Training images that neither memory nor disk has room for."""
+
+    enabled: bool = False
+    """Read and decode training images anew in each epoch, instead of once. It is not chosen by the
+    machine, since it decides on the order of images."""
+    buffer_mib: int = Field(1024, gt=0)
+    """Memory of each worker for decoded images, of which batches are drawn."""
+
+
 class TrainingConfig(FrozenConfig):
     """One training run, whole."""
 
@@ -70,6 +80,7 @@ class TrainingConfig(FrozenConfig):
     test_fraction: Fraction = 0.0
     """Held out of DATA for the last number when DATA brings no test images of its own."""
     splits: SplitConfig = SplitConfig()
+    stream: StreamConfig = StreamConfig()
     test_time_augmentation: Literal["none", "flip", "flip-shift"] = "none"
     """Views over which a second accuracy is measured; the bundle labels without them."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -99,7 +110,7 @@ class TrainingSpec(FrozenConfig):
 
     config: TrainingConfig
     data: str
-    """`cifar10`, a folder with a sub-folder a class, or a Parquet dataset."""
+    """`cifar10`, a folder with a sub-folder a class, Parquet, or tar shards."""
     run: str
     weights: str | None = None
     """A file with pretrained weights; None takes those of the cache, or downloads them."""
@@ -110,6 +121,8 @@ class TrainingSpec(FrozenConfig):
     """What `--set` and `--from-scratch` changed in the recipe."""
     workers: int = Field(1, ge=1)
     """Processes that train together."""
+    mlflow: bool = False
+    """Tell MLflow of the run, too."""
     code_version: str
 
     @property

@@ -3,6 +3,9 @@
 All randomness is drawn for whole batches and follows from (seed, epoch), so that every rank draws
 the same, and any number of ranks trains on the same batches. Where batches are small, several are
 augmented at once, which costs a step far less than one call of each operation.
+
+Of images that are streamed, a rank knows its own share alone: what it draws follows from (seed,
+epoch, rank), and another number of ranks trains on other batches of the same size.
 """
 
 from collections.abc import Iterator
@@ -16,6 +19,7 @@ from cifar_ray.models.classifier import normalise
 from cifar_ray.training.augment import augment, scale_to
 from cifar_ray.training.dataset import LabelledImages
 from cifar_ray.training.mixing import draw_mix, is_mixing
+from cifar_ray.training.streaming import StreamedImages
 
 CHUNK_PIXELS = 512 * 32 * 32
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -54,6 +58,9 @@ class Batches:
         self, epoch: int, data: LabelledImages, generator: torch.Generator
     ) -> Iterator[Batch]:
         """Yield the batches of an epoch (from 0), shuffled and augmented by the generator."""
+        if isinstance(data, StreamedImages):
+            yield from self._streamed(epoch, data, generator)
+            return
         order = torch.randperm(len(data), generator=generator)
         order = order[: self.num_steps(len(data)) * self.config.batch_size]
         side = data.images.shape[1]
@@ -85,6 +92,32 @@ class Batches:
                 yield Batch(mixed, of_part, len(batch), labels[others], mix.kept)
             else:
                 yield Batch(part, of_part, len(batch))
+
+    def _streamed(
+        self, epoch: int, data: StreamedImages, generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """Yield batches of which each rank reads and augments its own share, and no other."""
+        order = data.order(generator)[: self.num_steps(len(data)) * self.config.batch_size]
+        sizes = [len(batch) for batch in order.split(self.config.batch_size)]
+        shares = [
+            [len(range(rank, size, self.world_size)) for size in sizes]
+            for rank in range(self.world_size)
+        ]
+        mine = order.split([sum(of_rank) for of_rank in shares])[self.rank]
+        own = torch.Generator().manual_seed(
+            int(torch.randint(2**62, (1,), generator=generator)) + self.rank
+        )
+        batches = data.shuffled(mine, shares[self.rank], own)
+        for size, (images, indices) in zip(sizes, batches, strict=True):
+            labels = data.labels[indices]
+            images = images.to(labels.device)
+            inputs = self._inputs(augment(images, indices, epoch, self.config.augment, own), epoch)
+            if is_mixing(self.config.augment):
+                mix = draw_mix(self.config.augment, len(labels), inputs.shape[-1], own)
+                mixed = mix.apply(inputs, inputs[mix.partners])
+                yield Batch(mixed, labels, size, labels[mix.partners], mix.kept)
+            else:
+                yield Batch(inputs, labels, size)
 
     def _inputs(self, images: Tensor, epoch: int) -> Tensor:
         inputs = normalise(images, *self.statistics)

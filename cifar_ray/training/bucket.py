@@ -34,16 +34,44 @@ class StoredFile:
 File = Path | StoredFile
 
 
-def parquet_in(uri: str) -> list[StoredFile]:
-    """Return the Parquet file, or those directly in the place, in order; `InputError` if none."""
-    if uri.endswith(".parquet"):
+@dataclass(frozen=True, slots=True)
+class TarMember:
+    """An image where it lies in an archive."""
+
+    file: File
+    name: str
+    offset: int
+    size_bytes: int
+
+    def __str__(self) -> str:
+        """Return what a message calls it."""
+        return f"{self.file}, {self.name}"
+
+    def read_bytes(self) -> bytes:
+        """Return its bytes."""
+        with self.file.open("rb") as archive:
+            return self.read_from(archive)
+
+    def read_from(self, archive: BinaryIO) -> bytes:
+        """Return its bytes from the archive, which is open."""
+        archive.seek(self.offset)
+        return archive.read(self.size_bytes)
+
+
+def shards_in(uri: str, kinds: tuple[str, ...]) -> list[StoredFile]:
+    """Return the file of one of these endings, or those directly in the place, in order."""
+    if uri.endswith(kinds):
         folder, _, name = uri.rpartition("/")
         store = _store(folder)
         if not store.exists(name):
             raise _absent(uri)
         return [StoredFile(store, name)]
     store = _store(uri)
-    return [StoredFile(store, name) for name in store.names("") if name.endswith(".parquet")]
+    return [
+        StoredFile(store, name, written_at)
+        for name, written_at in store.written("")
+        if name.endswith(kinds)
+    ]
 
 
 def classes_in(uri: str) -> dict[str, list[StoredFile]]:
@@ -65,7 +93,7 @@ def _store(uri: str) -> Store:
 def _absent(uri: str) -> InputError:
     return InputError(
         f"DATA {printable(uri)} is not there. Give `cifar10`, a folder or s3:// place with a "
-        "sub-folder a class, or Parquet with `image` and `label` columns."
+        "sub-folder a class, Parquet with `image` and `label` columns, or WebDataset's .tar shards."
     )
 
 

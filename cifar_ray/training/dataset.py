@@ -1,12 +1,12 @@
 """Labelled images in memory: how each form of DATA is read and decoded.
 
 CIFAR-10 is read in its Parquet form (columns `image` and `label`) or in its binary form
-(`data_batch_1.bin` …); a folder with a sub-folder a class is read as it lies.
+(`data_batch_1.bin` …); a folder with a sub-folder a class and tar shards are read as they lie.
 Every image goes through the decode and preprocess that labelling uses.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +14,6 @@ from typing import BinaryIO
 import numpy as np
 import psutil
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
@@ -25,10 +24,16 @@ from cifar_ray.images.labels import CIFAR10
 from cifar_ray.images.preprocess import Preprocess
 from cifar_ray.storage import S3_SCHEME
 from cifar_ray.training.bucket import File, classes_in
-from cifar_ray.training.decoded import Source, decode_to_file, decode_to_memory
+from cifar_ray.training.decoded import decode_to_file, decode_to_memory
+from cifar_ray.training.reading import ParquetRow, Place, Source, image_bytes
+from cifar_ray.training.tar import read_tars
 
 STATISTICS_IMAGES = 1024
+TAR = ".tar"
 BINARY_RECORD_BYTES = 1 + 3 * 32 * 32
+
+
+Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ class LabelledImages:
         images = self.images if self.is_mapped else self.images.to(device)
         return replace(self, images=images, labels=self.labels.to(device))
 
-    def statistics(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    def statistics(self) -> Statistics:
         """Return mean and standard deviation a channel, of pixels in [0, 1]."""
         count = torch.zeros(3, 256, dtype=torch.int64)
         for batch in (self.take(rows) for rows in torch.arange(len(self)).split(STATISTICS_IMAGES)):
@@ -83,23 +88,45 @@ class LabelledImages:
                 count[channel] += torch.bincount(flat, minlength=256)
         values = torch.arange(256, dtype=torch.float64) / 255
         share = count.double() / count.sum(dim=1, keepdim=True)
-        mean = (share * values).sum(dim=1)
-        variance = (share * values**2).sum(dim=1).sub(mean**2)
-        # A channel that is the same everywhere has no deviation to divide by.
-        std = variance.clamp_min(0).sqrt().clamp_min(1 / 255)
-        return _three(mean), _three(std)
+        return of_moments((share * values).sum(dim=1), (share * values**2).sum(dim=1))
+
+
+def of_moments(mean: Tensor, mean_of_squares: Tensor) -> Statistics:
+    """Return the mean and the standard deviation of three channels."""
+    variance = mean_of_squares.sub(mean**2)
+    # A channel that is the same everywhere has no deviation to divide by.
+    std = variance.clamp_min(0).sqrt().clamp_min(1 / 255)
+    return _three(mean), _three(std)
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Encoded images, as bytes or as files, each with the name that a message gives it; labels."""
+    """Encoded images, or where they lie, each with the name that a message gives it; labels."""
 
     images: list[Source]
     labels: NDArray[np.int64]
     label_names: tuple[str, ...]
 
 
-def read_parquet(files: Sequence[File], label_names: tuple[str, ...] | None = None) -> Encoded:
+def read_shards(
+    files: Sequence[File], label_names: tuple[str, ...] | None = None, leave_images: bool = False
+) -> Encoded:
+    """Read Parquet files, or WebDataset's tar shards (`tar.py`), all of one kind.
+
+    Integer labels have the names `label_names`, else those that the files give them, else are
+    their own. With `leave_images` the bytes of images stay where they are, in Parquet too.
+    """
+    if not files[0].name.endswith(TAR):
+        return read_parquet(files, label_names, leave_images)
+    images, labels = read_tars(files)
+    if not labels:
+        raise InputError(f"{files[0]}: there is no image with a label in the tar shards.")
+    return Encoded([(str(m), m) for m in images], *_numbered(labels, label_names, files[0]))
+
+
+def read_parquet(
+    files: Sequence[File], label_names: tuple[str, ...] | None = None, leave_images: bool = False
+) -> Encoded:
     """Read Parquet files with `image` and `label` columns.
 
     `image` is encoded bytes, or a struct with a field `bytes` as Hugging Face's datasets write it.
@@ -115,11 +142,13 @@ def read_parquet(files: Sequence[File], label_names: tuple[str, ...] | None = No
                 raise InputError(
                     f"{path} has the columns {schema.names}; image and label are needed."
                 )
-            table = pq.read_table(file, columns=["image", "label"])
-        column = table["image"]
-        if pa.types.is_struct(column.type):
-            column = pc.struct_field(column, "bytes")
-        images += [(f"{path}, row {i}", data or b"") for i, data in enumerate(column.to_pylist())]
+            if leave_images:
+                places: Iterable[Place] = list(_rows_in(file, path))
+                table = pq.read_table(file, columns=["label"])
+            else:
+                table = pq.read_table(file, columns=["image", "label"])
+                places = (data or b"" for data in image_bytes(table["image"]).to_pylist())
+        images += [(f"{path}, row {i}", place) for i, place in enumerate(places)]
         labels += table["label"].to_pylist()
         label_names = label_names or _names_in(schema)
     if not labels:
@@ -127,13 +156,20 @@ def read_parquet(files: Sequence[File], label_names: tuple[str, ...] | None = No
     return Encoded(images, *_numbered(labels, label_names, files[0]))
 
 
+def _rows_in(file: BinaryIO, path: File) -> Iterator[ParquetRow]:
+    described = pq.read_metadata(file)
+    for group in range(described.num_row_groups):
+        for row in range(described.row_group(group).num_rows):
+            yield ParquetRow(path, group, row)
+
+
 def _schema(file: BinaryIO, path: File) -> pa.Schema:
     try:
         return pq.read_schema(file)
     except pa.ArrowInvalid as error:
         raise InputError(
-            f"{path} is no Parquet file. DATA is `cifar10`, a folder with a sub-folder a class, or"
-            " Parquet with `image` and `label` columns."
+            f"{path} is no Parquet file. DATA is `cifar10`, a folder with a sub-folder a class,"
+            " Parquet with `image` and `label` columns, or WebDataset's .tar shards."
         ) from error
 
 

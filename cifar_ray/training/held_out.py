@@ -13,16 +13,17 @@ from cifar_ray.errors import ImageFault, InputError, did_you_mean
 from cifar_ray.images.decode import decode
 from cifar_ray.images.labels import CIFAR10
 from cifar_ray.images.preprocess import Preprocess
-from cifar_ray.training.bucket import File
 from cifar_ray.training.dataset import (
     Encoded,
     LabelledImages,
     read_binary,
     read_folder,
     read_parquet,
+    read_shards,
 )
 from cifar_ray.training.metrics import Labels
-from cifar_ray.training.sources import find_cifar10, own_test_files, parquet_files
+from cifar_ray.training.reading import Place, Reader
+from cifar_ray.training.sources import find_cifar10, own_test_files, shard_files
 
 Images = NDArray[np.uint8]
 Split = Literal["test", "validation", "all"]
@@ -63,9 +64,9 @@ def load_held_out(data: str, label_names: tuple[str, ...]) -> HeldOut:
     """
     if data == "cifar10":
         return _load_cifar10(label_names)
-    files = parquet_files(data)
+    files = shard_files(data)
     chosen = own_test_files(files) or files
-    encoded = read_parquet(chosen, label_names) if chosen else read_folder(data)
+    encoded = read_shards(chosen, label_names) if chosen else read_folder(data)
     if not encoded.images:
         raise InputError(f"DATA {data} holds no images.")
     return _from_encoded(encoded, data, "test" if own_test_files(files) else "all", label_names)
@@ -124,8 +125,9 @@ def _from_encoded(
     )
 
 
-def _decode(name: str, data: bytes | File, preprocess: Preprocess) -> Images:
-    content = data if isinstance(data, bytes) else data.read_bytes()
+def _decode(name: str, place: Place, preprocess: Preprocess) -> Images:
+    with Reader() as reader:
+        content = reader.read(place)
     try:
         image = decode(content, preprocess.decode_options("pillow", scaling=False))
     except ImageFault as fault:

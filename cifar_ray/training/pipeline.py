@@ -1,6 +1,7 @@
 """A training run from DATA to its bundle, on one process or on many.
 
-dataset     read, decoded and preprocessed as labelling does it    (sources.py, dataset.py)
+dataset     read, decoded and preprocessed as labelling does it    (sources.py, dataset.py;
+            streaming.py, survey.py where they are too many)
 split       by seed, each class alike; no image in two splits      (split.py)
 network     from the registry, perhaps with pretrained weights     (models/transfer.py)
 loop        augment -> forward -> backward -> step, by epochs      (loop.py, batches.py)
@@ -48,6 +49,7 @@ from cifar_ray.training.schedule import has_stopped
 from cifar_ray.training.sources import Data, geometry, load
 from cifar_ray.training.split import Splits
 from cifar_ray.training.split import split_data as split_data
+from cifar_ray.training.survey import load_stream
 
 INITIALISATION_IMAGES = 5_000
 STATISTICS_IMAGES = 10_000
@@ -78,7 +80,8 @@ def _train(
 ) -> dict[str, Any] | None:
     config, run = spec.config, place.run
     device = torch.device(spec.device)
-    data = load(spec.data, input_size(config))
+    side, streams = input_size(config), config.stream.enabled
+    data = load_stream(spec, side, place, ranks) if streams else load(spec.data, side)
     splits = split_data(data, config)
     trainer = make_trainer(config, splits.train, device, ranks, spec.weights)
     place.fetch_checkpoints()
@@ -242,6 +245,7 @@ def provenance(evaluation: Evaluation, num_validation: int, best_epoch: int) -> 
     chosen_on = (
         f"Epoch {best_epoch + 1} of {len(evaluation.history)} and the temperature were chosen on"
         f" {num_validation:,} validation images, which the network was not trained on."
+        f"{_copies(evaluation.metrics['duplicates'])}"
     )
     if evaluation.held_out.split == "test":
         return Provenance(f"{chosen_on} The images of this page were used for this page alone.")
@@ -250,6 +254,16 @@ def provenance(evaluation: Evaluation, num_validation: int, best_epoch: int) -> 
         " and the temperature were chosen, and are a little better than on new ones."
     )
     return Provenance(chosen_on, (warning,))
+
+
+def _copies(found: dict[str, int]) -> str:
+    """Say what was done about equal images, if there are any."""
+    if not found["copies"]:
+        return ""
+    return (
+        f" {found['copies']:,} images of DATA equal an earlier one, pixel for pixel;"
+        f" {found['left_out']:,} of them were left out, which would have been in two splits."
+    )
 
 
 def bundle_spec(

@@ -1,4 +1,4 @@
-"""Where DATA lies: `cifar10`, found or downloaded; a folder or bucket with classes; Parquet."""
+"""Where DATA lies: `cifar10`, found or downloaded; a folder or bucket with classes, or shards."""
 
 import os
 from collections.abc import Sequence
@@ -11,17 +11,21 @@ from cifar_ray.errors import InputError
 from cifar_ray.images.labels import CIFAR10
 from cifar_ray.images.preprocess import Preprocess
 from cifar_ray.storage import S3_SCHEME
-from cifar_ray.training.bucket import File, parquet_in
+from cifar_ray.training.bucket import File, shards_in
 from cifar_ray.training.dataset import (
+    TAR,
+    Encoded,
     LabelledImages,
     decode_all,
     read_binary,
     read_folder,
     read_parquet,
+    read_shards,
 )
 from cifar_ray.training.download import Progress, download_cifar10
 
 DATA_VARIABLE = "CIFAR_RAY_DATA"
+SHARDS = (".parquet", TAR)
 JPEG_MAGIC = b"\xff\xd8\xff"
 RESIZE_BEFORE_CROP = 256 / 224
 """Short side over crop, as ImageNet's networks are evaluated."""
@@ -36,20 +40,35 @@ class Data:
     test: LabelledImages | None
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """DATA before it is decoded."""
+
+    name: str
+    train: Encoded
+    test: Encoded | None
+
+
 def load(data: str, input_size: int) -> Data:
     """Read DATA for a network of `input_size`; `InputError` if it is not there or not readable."""
+    if data == "cifar10" and not cifar10_parquet().is_file():
+        return _load_binary_cifar10(input_size)
+    found, preprocess = find(data), geometry(input_size)
+    test = decode_all(found.test, preprocess) if found.test else None
+    return Data(found.name, decode_all(found.train, preprocess), test)
+
+
+def find(data: str, leave_images: bool = False) -> Found:
+    """Find DATA; with `leave_images`, its training images are read from where they are, later."""
     if data == "cifar10":
-        return _load_cifar10(input_size)
-    preprocess, name = geometry(input_size), data_name(data)
-    files = parquet_files(data)
+        return _find_cifar10(leave_images)
+    name = data_name(data)
+    files = shard_files(data)
     if not files:
-        return Data(name, decode_all(read_folder(data), preprocess), None)
+        return Found(name, read_folder(data), None)
     of_test = own_test_files(files)
-    encoded = read_parquet([file for file in files if file not in of_test])
-    test = read_parquet(of_test, encoded.label_names) if of_test else None
-    return Data(
-        name, decode_all(encoded, preprocess), decode_all(test, preprocess) if test else None
-    )
+    train = read_shards([f for f in files if f not in of_test], leave_images=leave_images)
+    return Found(name, train, read_shards(of_test, train.label_names) if of_test else None)
 
 
 def check_data(data: str) -> None:
@@ -57,14 +76,14 @@ def check_data(data: str) -> None:
 
     `cifar10` is not looked for: where it is not there, it is downloaded.
     """
-    if data != "cifar10" and not parquet_files(data):
+    if data != "cifar10" and not shard_files(data):
         read_folder(data)
 
 
 def data_name(data: str) -> str:
-    """Return what a folder, a bucket's prefix or a Parquet file is called."""
+    """Return what a folder, a bucket's prefix or a shard is called."""
     path = Path(data)
-    return path.stem if path.suffix == ".parquet" else path.name
+    return path.stem if path.suffix in SHARDS else path.name
 
 
 def own_test_files(files: Sequence[File]) -> list[File]:
@@ -76,17 +95,27 @@ def own_test_files(files: Sequence[File]) -> list[File]:
     return found if len(found) < len(files) else []
 
 
-def parquet_files(data: str) -> Sequence[File]:
-    """Return the Parquet file that DATA is, or those directly in it; `InputError` if it is not."""
+def shard_files(data: str) -> Sequence[File]:
+    """Return the Parquet file or tar shard that DATA is, or those directly in it.
+
+    None for a folder of classes. Raises `InputError` if DATA is not there, or is of both kinds.
+    """
     if data.startswith(S3_SCHEME):
-        return parquet_in(data)
-    path = Path(data).expanduser()
-    if not path.exists():
-        raise InputError(
-            f"DATA {path} is not there. Give `cifar10`, a folder or s3:// place with a sub-folder "
-            "a class, or Parquet with `image` and `label` columns."
-        )
-    return [path] if path.is_file() else sorted(path.glob("*.parquet"))
+        found: Sequence[File] = shards_in(data, SHARDS)
+    else:
+        path = Path(data).expanduser()
+        if not path.exists():
+            raise InputError(
+                f"DATA {path} is not there. Give `cifar10`, a folder or s3:// place with a "
+                "sub-folder a class, Parquet with `image` and `label` columns, or WebDataset's "
+                ".tar shards."
+            )
+        if path.is_file():
+            return [path]
+        found = sorted(file for file in path.iterdir() if file.suffix in SHARDS)
+    if len({Path(file.name).suffix for file in found}) > 1:
+        raise InputError(f"{data} holds .parquet and .tar files. DATA is of one kind.")
+    return found
 
 
 def geometry(input_size: int) -> Preprocess:
@@ -97,21 +126,21 @@ def geometry(input_size: int) -> Preprocess:
     return Preprocess(resize=round(input_size * RESIZE_BEFORE_CROP), crop=input_size, **neutral)
 
 
-def _load_cifar10(input_size: int) -> Data:
-    folder = find_cifar10()
-    preprocess = geometry(input_size)
-    parquet = folder / "train.parquet"
-    if parquet.is_file():
-        train = decode_all(read_parquet([parquet], CIFAR10), preprocess)
-        test_path = folder / "test.parquet"
-        test = (
-            decode_all(read_parquet([test_path], CIFAR10), preprocess)
-            if test_path.is_file()
-            else None
-        )
-        return Data("cifar10", train, test)
+def _find_cifar10(leave_images: bool) -> Found:
+    train, test = cifar10_parquet(), cifar10_parquet().with_name("test.parquet")
+    if not train.is_file():
+        raise InputError("CIFAR-10's binary files are not streamed: leave out stream.enabled.")
+    return Found(
+        "cifar10",
+        read_parquet([train], CIFAR10, leave_images),
+        read_parquet([test], CIFAR10) if test.is_file() else None,
+    )
+
+
+def _load_binary_cifar10(input_size: int) -> Data:
     if input_size != 32:
         raise InputError("CIFAR-10's binary files are 32×32; take a network for 32×32 inputs.")
+    folder = find_cifar10()
     train = read_binary(sorted(folder.glob("data_batch_*.bin")))
     return Data("cifar10", train, read_binary([folder / "test_batch.bin"]))
 
@@ -126,9 +155,14 @@ def find_cifar10(progress: Progress | None = None) -> Path:
     return download_cifar10(progress=progress)
 
 
+def cifar10_parquet() -> Path:
+    """Return where CIFAR-10's training images are in their Parquet form, if they are in that."""
+    return find_cifar10() / "train.parquet"
+
+
 def cifar10_is_lossy() -> bool:
     """Tell whether CIFAR-10's training images, as found here, are JPEG and so not the originals."""
-    parquet = find_cifar10() / "train.parquet"
+    parquet = cifar10_parquet()
     if not parquet.is_file():
         return False
     first = next(pq.ParquetFile(parquet).iter_batches(1, columns=["image"]))

@@ -16,6 +16,7 @@ from cifar_ray.config.training import TrainingConfig
 from cifar_ray.errors import InputError
 from cifar_ray.training.dataset import LabelledImages
 from cifar_ray.training.sources import Data
+from cifar_ray.training.streaming import StreamedImages
 
 DIGEST_IMAGES = 256
 Part = float | int | None
@@ -104,6 +105,8 @@ def _sizes(part: Part, counts: list[int]) -> list[int]:
 
 def digests(data: LabelledImages) -> list[bytes]:
     """Return a digest of each image's pixels."""
+    if isinstance(data, StreamedImages):
+        return data.digests()
     return [
         hashlib.blake2b(memoryview(image.numpy()), digest_size=16).digest()
         for rows in torch.arange(len(data)).split(DIGEST_IMAGES)

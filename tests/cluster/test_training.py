@@ -31,8 +31,8 @@ TOLERANCE = 1e-3
 """Of losses: sums of gradients are rounded in another order, and Adam divides by small ones."""
 
 
-def spec_of(data: Path, run: Path, workers: int) -> TrainingSpec:
-    config = override(get_recipe("cnn-122k"), list(SETTINGS))
+def spec_of(data: Path, run: Path, workers: int, *settings: str) -> TrainingSpec:
+    config = override(get_recipe("cnn-122k"), [*SETTINGS, *settings])
     spec = TrainingSpec(
         config=config, data=str(data), run=str(run), workers=workers, code_version="0"
     )
@@ -57,6 +57,17 @@ def test_two_workers_give_the_loss_curve_of_one_process(tmp_path: Path) -> None:
     assert metrics["accuracy"] == 1.0
     assert Bundle.load(run.bundle).spec.metrics["accuracy"] == 1.0
     assert not run.progress.exists()
+
+
+def test_two_workers_stream_a_share_each_and_find_every_copy(tmp_path: Path) -> None:
+    data = tmp_path / "classes"
+    draw_classes(data, each=30)
+    (data / "red" / "11.png").write_bytes((data / "red" / "10.png").read_bytes())
+    spec = spec_of(data, tmp_path / "run", 2, "stream.enabled=true", "stream.buffer_mib=1")
+    metrics = train_on_ray(spec, None, Watcher())
+    assert metrics["accuracy"] == 1.0
+    assert metrics["duplicates"]["copies"] == 1
+    assert TrainingRun(Path(spec.run)).survey.exists()
 
 
 def test_wrong_data_is_told_as_without_ray(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from cifar_ray.storage import open_store
 from cifar_ray.training.held_out import load_held_out
 from cifar_ray.training.loop import EpochRow, Ranks
 from cifar_ray.training.pipeline import Watcher, train
+from cifar_ray.training.place import open_place
 from cifar_ray.training.resume import open_run, read_spec
 from cifar_ray.training.search.trial import images
 from cifar_ray.training.sources import load as load_data
 from cifar_ray.training.split import digests
+from cifar_ray.training.survey import load_stream
 from tests.drawing import draw_classes
 from tests.store.conftest import BUCKET
 
@@ -45,7 +48,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def spec_of(classes: Path, place: str, *settings: str) -> TrainingSpec:
+def spec_of(classes: Path | str, place: str, *settings: str) -> TrainingSpec:
     config = override(get_recipe("cnn-122k"), [*SETTINGS, *settings])
     return TrainingSpec(config=config, data=str(classes), run=place, code_version="0")
 
@@ -165,6 +168,54 @@ def test_parquet_in_a_bucket_keeps_its_own_test_images(
     assert torch.equal(one.train.images, data.train.images)
     with pytest.raises(InputError, match="is not there"):
         load_data(f"{place}/nowhere", 32)
+
+
+@pytest.fixture
+def tars_in_bucket(classes: Path, prefix: str, place: str, client: Any) -> str:
+    """The same images in two shards, each with its label behind it."""
+    paths = sorted(classes.glob("*/*.png"))
+    for number in range(2):
+        sink = io.BytesIO()
+        with tarfile.open(fileobj=sink, mode="w") as tar:
+            for path in paths[number * 30 : (number + 1) * 30]:
+                stem = f"{path.parent.name}/{path.stem}"
+                tar.add(path, f"{stem}.png")
+                header = tarfile.TarInfo(f"{stem}.cls")
+                header.size = len(path.parent.name)
+                tar.addfile(header, io.BytesIO(path.parent.name.encode()))
+        key = f"{prefix}shards/train-{number}.tar"
+        client.put_object(Bucket=BUCKET, Key=key, Body=sink.getvalue())
+    return f"{place}/shards"
+
+
+def test_tar_shards_in_a_bucket_are_the_classes_of_a_folder(
+    classes: Path, tars_in_bucket: str
+) -> None:
+    ours, expected = load_data(tars_in_bucket, 32), load_data(str(classes), 32)
+    assert ours.train.label_names == expected.train.label_names
+    assert torch.equal(ours.train.labels, expected.train.labels)
+    assert torch.equal(ours.train.images, expected.train.images)
+    held_out = load_held_out(f"{tars_in_bucket}/train-1.tar", ("red", "green", "blue"))
+    assert held_out.description == "all 30 images of train-1.tar"
+    assert held_out.labels.tolist() == [1] * 10 + [0] * 20
+
+
+def test_what_is_streamed_from_a_bucket_is_what_is_loaded_and_its_survey_is_kept_there(
+    in_bucket: str, tars_in_bucket: str, place: str
+) -> None:
+    for number, data in enumerate((in_bucket, tars_in_bucket)):
+        spec = spec_of(data, f"{place}/run-{number}", "stream.enabled=true", "epochs=1")
+        metrics = start(spec)
+        assert metrics["num_images"] == 12
+        assert open_store(spec.run).exists("survey.safetensors")
+        expected = load_data(data, 32).train.images
+        for looked_at in (False, True):
+            with open_place(spec.run) as opened:
+                # What a killed start leaves when it had no time to look.
+                if not looked_at:
+                    open_store(spec.run).delete("survey.safetensors")
+                streamed = load_stream(spec, 32, opened, Ranks()).train
+                assert torch.equal(streamed.take(torch.arange(60)), expected)
 
 
 def test_a_bundle_in_a_bucket_is_trained_evaluated_and_found_by_the_run(

@@ -1,6 +1,7 @@
 """`train` and `recipes` as a user gives them."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,17 @@ def test_what_does_not_go_together_is_told(cli: Cli, arguments: list[str], told:
     code, printed = cli("train", *arguments)
     assert code == 2
     assert told in " ".join(printed.split())
+
+
+def test_mlflow_is_asked_for_by_the_name_of_its_extra_where_it_is_missing(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    run = tmp_path / "run"
+    code, printed = cli("train", "cifar10", "--recipe", "cnn-122k", "--out", run, "--mlflow")
+    assert code == 2
+    assert "pip install 'cifar-ray[mlflow]'" in printed
+    assert not run.exists()
 
 
 def test_recipes_are_listed_with_parameters_schedule_and_what_they_reached(cli: Cli) -> None:

@@ -77,6 +77,23 @@ def test_a_run_ends_with_its_report_and_plots(whole: TrainingRun) -> None:
     assert {"confusion_matrix", "roc", "reliability", "loss", "accuracy", "predictions"} == names
 
 
+def test_the_page_tells_of_equal_images_where_there_are_any(
+    whole: TrainingRun, tmp_path: Path
+) -> None:
+    assert "pixel for pixel" not in whole.report.read_text()
+    draw_classes(tmp_path / "classes", each=15)
+    content = (tmp_path / "classes" / "red" / "01.png").read_bytes()
+    for number in range(2, 14):
+        (tmp_path / "classes" / "red" / f"{number:02}.png").write_bytes(content)
+    metrics = start(spec_of(tmp_path / "classes", tmp_path / "run", "epochs=1"))
+    found = metrics["duplicates"]
+    assert found["copies"] == 12
+    assert found["left_out"] > 0
+    page = " ".join((tmp_path / "run" / "report.html").read_text().split())
+    assert "12 images of DATA equal an earlier one, pixel for pixel" in page
+    assert f"{found['left_out']} of them were left out" in page
+
+
 def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(
     classes: Path, whole: TrainingRun, tmp_path: Path
 ) -> None:

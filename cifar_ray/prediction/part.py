@@ -15,10 +15,13 @@ METADATA = b"cifar_ray.part"
 SOON_PACKED = frozenset({"sha256", "shard", "status", "error", "width", "height", "model"})
 """Columns that a dictionary leaves little of, and digests, of which nothing makes less: to set up a
 compressor for each would take longer than to write them."""
-REPEATING = frozenset(
-    {*SOON_PACKED, "label", "label_id", "top_labels.list.element"} - {"sha256"},
+HARDLY_TWICE = frozenset(
+    {
+        *("key", "uri", "version", "size_bytes", "sha256", "confidence"),
+        *(f"{name}.list.element" for name in ("top_scores", "probabilities", "embedding")),
+    }
 )
-"""Columns whose values come many times; a dictionary of the others would be given up half-way."""
+"""Columns whose values seldom come again: a dictionary of them would be given up half-way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def write_part(store: Store, table: pa.Table, footer: PartFooter) -> None:
         table.replace_schema_metadata(metadata),
         buffer,
         compression={leaf: "none" if leaf in SOON_PACKED else "zstd" for leaf in leaves},
-        use_dictionary=[leaf for leaf in leaves if leaf in REPEATING],
+        use_dictionary=[leaf for leaf in leaves if leaf not in HARDLY_TWICE],
     )
     data: bytes = buffer.getvalue().to_pybytes()
     store.write(LabellingRun.part(ShardName.parse(footer.shard)), data)

@@ -95,7 +95,6 @@ def worker(destination: str, reference: str) -> None:
     """Do a worker's part without images: every row is labelled `ok`, with drawn scores."""
     from cifar_ray.config.labelling import SourceReference
     from cifar_ray.prediction.events import ShardDone, WorkerReady, to_line
-    from cifar_ray.prediction.manifest import entries_digest
     from cifar_ray.prediction.part import PartFooter, write_part
     from cifar_ray.prediction.row import OK, Outcome, ShardRows
     from cifar_ray.prediction.worker import equip
@@ -108,7 +107,8 @@ def worker(destination: str, reference: str) -> None:
     print(to_line(WorkerReady()), end="", flush=True)
     for line in sys.stdin:
         name = ShardName.parse(line)
-        entries = equipment.manifest.entries(name)
+        chunk = equipment.manifest.chunk(name)
+        entries = chunk.entries()
         rows = ShardRows(str(name), entries, [equipment.source.uri(entry) for entry in entries])
         outcomes = [
             Outcome(hashlib.sha256(entry.key.encode()).digest(), OK, width=32, height=32)
@@ -118,7 +118,7 @@ def worker(destination: str, reference: str) -> None:
         footer = PartFooter(
             run=equipment.record.digest,
             shard=str(name),
-            shard_digest=entries_digest(entries),
+            shard_digest=chunk.digest,
             rows=len(entries),
             counts={OK: len(entries)},
             image_bytes=0,

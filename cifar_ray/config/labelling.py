@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from cifar_ray.config.execution import Execution
 from cifar_ray.config.frozen import FrozenConfig
 
-RECORD_FORMAT = 1
+RECORD_FORMAT: Final = 2
+"""Since 2, a shard's digest is taken column by column."""
 
 
 class LabellingConfig(FrozenConfig):
@@ -100,7 +101,7 @@ class SourceReference(FrozenConfig):
 class RunRecord(FrozenConfig):
     """`run.json`: written before the first part; every worker reads it and follows it."""
 
-    format_version: int = RECORD_FORMAT
+    format_version: Literal[2] = RECORD_FORMAT
     code_version: str
     created_at: str
     config: LabellingConfig

@@ -29,7 +29,7 @@ from cifar_ray.prediction.decoding import Decoding
 from cifar_ray.prediction.events import Progress, ShardDone, ShardReturned
 from cifar_ray.prediction.history import Reopening
 from cifar_ray.prediction.keeping import KeptRows
-from cifar_ray.prediction.manifest import Manifest, entries_digest
+from cifar_ray.prediction.manifest import Manifest
 from cifar_ray.prediction.marks import remove_mark, set_mark
 from cifar_ray.prediction.part import PartFooter, write_part
 from cifar_ray.prediction.read_ahead import MAX_BYTES_AHEAD, Read, reads, reads_ahead
@@ -72,6 +72,8 @@ class Equipment:
 class _Shard:
     name: ShardName
     rows: ShardRows
+    digest: str
+    """Of its chunk."""
     careful: bool
     kept: KeptRows | None = None
     stages: dict[str, float] = field(default_factory=dict)
@@ -131,11 +133,12 @@ class Classifying:
     def _batches(self, name: ShardName) -> Iterator[_Batch]:
         """Start the preparation of a shard's batches, one each time that it is asked for one."""
         equipment = self.equipment
-        entries = equipment.manifest.entries(name)
+        chunk = equipment.manifest.chunk(name)
+        entries = chunk.entries()
         uris = [equipment.source.uri(entry) for entry in entries]
         careful = set_mark(equipment.store, name)
         rows = ShardRows(str(name), entries, uris)
-        shard = _Shard(name, rows, careful, self._rows_to_keep(name, entries))
+        shard = _Shard(name, rows, chunk.digest, careful, self._rows_to_keep(name, entries))
         size = equipment.record.execution.batch_size
         side = equipment.preprocess.input_size
         # At least one, so that a shard whose images are all gone is committed too.
@@ -167,19 +170,18 @@ class Classifying:
     ) -> list[Outcome]:
         if shard.fault is not None:
             return [Outcome() for _ in entries]
+        kept = shard.kept.outcomes(first_row, len(entries)) if shard.kept else {}
+        left = [entry for at, entry in enumerate(entries) if at not in kept] if kept else entries
+        reads = self._reads(left)
+        decoding, careful = self.decoding, shard.careful
         stopwatch = Stopwatch()
-        outcomes = [self._kept(shard, first_row + at) for at in range(len(entries))]
-        left = [at for at, outcome in enumerate(outcomes) if outcome is None]
-        reads = self._reads([entries[at] for at in left])
-        for at, read in zip(left, reads, strict=True):
-            outcomes[at] = fill_slot(read, slots[at], self.decoding, shard.careful, stopwatch)
+        outcomes = [
+            kept[at] if at in kept else fill_slot(next(reads), slot, decoding, careful, stopwatch)
+            for at, slot in enumerate(slots[: len(entries)])
+        ]
         for stage, seconds in stopwatch.seconds.items():
             _add(shard.stages, stage, seconds)
-        return [outcome for outcome in outcomes if outcome is not None]
-
-    @staticmethod
-    def _kept(shard: _Shard, row: int) -> Outcome | None:
-        return shard.kept.outcome(row) if shard.kept else None
+        return outcomes
 
     def _reads(self, entries: list[Entry]) -> Iterator[Read]:
         """Split what one process may read at a time among the threads that decode."""
@@ -236,7 +238,7 @@ class Classifying:
         footer = PartFooter(
             run=self.equipment.record.digest,
             shard=str(shard.name),
-            shard_digest=entries_digest(shard.rows.entries),
+            shard_digest=shard.digest,
             rows=len(outcomes),
             counts=shard.rows.counts(),
             image_bytes=sum(outcome.num_bytes for outcome in outcomes),
@@ -258,19 +260,20 @@ def fill_slot(
 ) -> Outcome:
     """Bring an image from its store to its slot of the batch (S×S×3); return what became of it."""
     outcome = Outcome()
-    stopwatch.start("fetch")
+    stage = "fetch"
     try:
         data = read()
-        stopwatch.start("hash")
+        stopwatch.lap(stage)
         outcome.num_bytes = len(data)
         outcome.sha256 = hashlib.sha256(data).digest()
-        prepared = decoding.prepare(data, careful, stopwatch)
-        slot[...] = prepared.pixels
-        outcome.width, outcome.height = prepared.width, prepared.height
+        stopwatch.lap("hash")
+        stage = "decode"
+        outcome.width, outcome.height = decoding.fill(data, slot, careful, stopwatch)
+        stage = "preprocess"
     except ImageFault as fault:
         outcome.status, outcome.error = fault.status, fault.error
         outcome.transient = isinstance(fault, TransientFault)
-    stopwatch.stop()
+    stopwatch.lap(stage)
     return outcome
 
 

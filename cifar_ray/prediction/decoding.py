@@ -6,22 +6,12 @@ way an image goes, its outcome is the same: pixels, sizes and faults come from t
 what only a child survives is settled by a child alone.
 """
 
-from typing import NamedTuple
-
 from cifar_ray.errors import ImageFault
 from cifar_ray.images.decode import DecodeOptions, Pixels, decode
 from cifar_ray.images.preprocess import Preprocess
 from cifar_ray.prediction.care import CarefulDecoding
 from cifar_ray.prediction.stopwatch import Stopwatch
 from cifar_ray.prediction.watchdog import Limits, Watchdog
-
-
-class Prepared(NamedTuple):
-    """The model's input (S×S×3 uint8), and the image's own size."""
-
-    pixels: Pixels
-    width: int
-    height: int
 
 
 class Decoding:
@@ -34,25 +24,32 @@ class Decoding:
         self.watchdog = Watchdog(limits)
         self.careful = CarefulDecoding(options, preprocess, self.watchdog)
 
-    def prepare(self, data: bytes, careful: bool, stopwatch: Stopwatch) -> Prepared:
-        """Return what the model takes; `ImageFault` for what cannot be decoded."""
-        stopwatch.start("decode")
-        if careful:
-            return Prepared(*self.careful.prepare(data))
-        self.watchdog.begin(len(data))
-        try:
-            image = decode(data, self.options)
-            stopwatch.start("preprocess")
-            return Prepared(self.preprocess.apply(image.pixels), image.width, image.height)
-        except ImageFault as fault:
-            if not isinstance(fault.__cause__, MemoryError):
-                raise
-        except MemoryError:
-            pass
-        finally:
-            self.watchdog.end()
-        # How much memory is left here is not the image's doing: a child's limit decides.
-        return Prepared(*self.careful.prepare(data))
+    def fill(
+        self, data: bytes, slot: Pixels, careful: bool, stopwatch: Stopwatch
+    ) -> tuple[int, int]:
+        """Bring what the model takes (S×S×3) into `slot`; return the image's own width and height.
+
+        Raises `ImageFault` for what cannot be decoded. The last stage is left to be ended.
+        """
+        if not careful:
+            self.watchdog.begin(len(data))
+            try:
+                image = decode(data, self.options)
+                stopwatch.lap("decode")
+                slot[...] = self.preprocess.apply(image.pixels)
+                return image.width, image.height
+            except ImageFault as fault:
+                if not isinstance(fault.__cause__, MemoryError):
+                    raise
+            except MemoryError:
+                pass
+            finally:
+                self.watchdog.end()
+            # How much memory is left here is not the image's doing: a child's limit decides.
+        pixels, width, height = self.careful.prepare(data)
+        stopwatch.lap("decode")
+        slot[...] = pixels
+        return width, height
 
     def close(self) -> None:
         """End the watchdog and the children."""

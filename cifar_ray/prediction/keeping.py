@@ -53,11 +53,15 @@ class KeptRows:
         now = _numbered((entry.key, entry.version) for entry in entries)
         return cls(table, {at: rows[image] for at, image in enumerate(now) if image in rows})
 
-    def outcome(self, row: int) -> Outcome | None:
-        """Return what became of an image whose row is kept; None if it is to be labelled."""
-        place = self.places.get(row)
-        if place is None:
-            return None
+    def outcomes(self, first_row: int, num_rows: int) -> dict[int, Outcome]:
+        """Return what became of the images whose rows are kept, by how far behind the first."""
+        return {
+            at: self._outcome(self.places[first_row + at])
+            for at in range(num_rows)
+            if first_row + at in self.places
+        }
+
+    def _outcome(self, place: int) -> Outcome:
         status, num_bytes = (self.table[name][place].as_py() for name in ("status", "size_bytes"))
         return Outcome(status=status, kept=True, num_bytes=num_bytes)
 

@@ -5,37 +5,25 @@ goes on behind its last image still adds up.
 """
 
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from itertools import repeat
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cifar_ray.config.labelling import CarriedColumn
 from cifar_ray.errors import CifarRayError
-from cifar_ray.prediction.sources import Boundary, Entry, Listing, Skipped
+from cifar_ray.prediction.chunk import CARRIED, METADATA, Chunk, ShardCounts, read_chunk
+from cifar_ray.prediction.sources import Entry, Listing, Skipped
 from cifar_ray.prediction.sources.columns import arrow_type
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
 
 GROWING_SIZES = ((8, 128), (32, 512), (256, 2048))
 FULL_SIZE = 16_384
-METADATA = b"cifar_ray.shard"
-CARRIED = "carried."
-"""Stands before the names of columns that are SOURCE's own."""
-SCHEMA = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("version", pa.string(), nullable=False),
-        pa.field("size_bytes", pa.int64(), nullable=False),
-        pa.field("locator", pa.binary()),
-    ]
-)
 
 
 def shard_size(name: ShardName, images_per_shard: int | None) -> int:
@@ -53,20 +41,6 @@ def shard_size(name: ShardName, images_per_shard: int | None) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class ShardCounts:
-    """What a chunk says of the listing; `found` and `skipped` since the chunk before it."""
-
-    rows: int
-    digest: str
-    found: int
-    skipped: dict[str, int]
-    cursor: str
-    """Where the listing goes on behind the chunk."""
-    generation: int = 0
-    """Which update of its range added the shard; 0: it was there before."""
-
-
-@dataclass(frozen=True, slots=True)
 class RangeEnd:
     """What was found and skipped behind a range's last image; it says that all of it is listed.
 
@@ -78,15 +52,6 @@ class RangeEnd:
     skipped: dict[str, int]
 
 
-def entries_digest(entries: list[Entry]) -> str:
-    """SHA-256 (hex) of keys, versions, sizes and what is carried, in order."""
-    digest = hashlib.sha256()
-    for entry in entries:
-        facts = (entry.key, entry.version, entry.size_bytes, *entry.carried)
-        digest.update(("\0".join(map(str, facts)) + "\n").encode())
-    return digest.hexdigest()
-
-
 def chunk_bytes(
     entries: list[Entry],
     counted: RangeEnd,
@@ -94,31 +59,16 @@ def chunk_bytes(
     carried: Sequence[tuple[str, pa.DataType]] = (),
 ) -> bytes:
     """Return a chunk's file; `counted` is what was found and skipped since the chunk before it."""
+    chunk = Chunk.of(entries, carried)
     counts = ShardCounts(
         rows=len(entries),
-        digest=entries_digest(entries),
+        digest=chunk.digest,
         found=counted.found,
         skipped=counted.skipped,
         cursor=entries[-1].cursor if entries else "",
         generation=generation,
     )
-    table = pa.table(
-        {
-            "key": [entry.key for entry in entries],
-            "version": [entry.version for entry in entries],
-            "size_bytes": [entry.size_bytes for entry in entries],
-            "locator": [entry.locator for entry in entries],
-        },
-        schema=SCHEMA,
-    )
-    for at, (column, type_) in enumerate(carried):
-        table = table.append_column(
-            column, pa.array([entry.carried[at] for entry in entries], type_)
-        )
-    table = table.replace_schema_metadata({METADATA: json.dumps(asdict(counts), sort_keys=True)})
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
+    return chunk.to_bytes(counts)
 
 
 def range_end_bytes(end: RangeEnd) -> bytes:
@@ -159,33 +109,36 @@ class Manifest:
 
     def _list(self, name: ShardName, listing: Listing, cursor: str | None) -> Iterator[ShardName]:
         entries: list[Entry] = []
-        counted, behind = _Counted(), _Counted()
+        # Counted up to the chunk's last image and no further: there a listing goes on.
+        skipped, behind = Counter[str](), Counter[str]()
         size = shard_size(name, self.images_per_shard)
         for item in listing.entries(cursor):
             if isinstance(item, Skipped):
-                behind.add(item)
+                behind[item.kind] += 1
                 continue
             if isinstance(item, Entry):
-                behind.add(item)
-                # Counted up to the chunk's last image and no further: there a listing goes on.
-                behind.move_into(counted)
                 entries.append(item)
-            if len(entries) == size or (isinstance(item, Boundary) and entries):
+                if behind:
+                    skipped.update(behind)
+                    behind.clear()
+                if len(entries) < size:
+                    continue
+            if entries:  # The chunk is full, or a boundary ends it.
                 if self._overtaken(name):
                     return
-                created = self._create(name, entries, counted)
+                created = self._create(name, entries, skipped)
                 yield name
                 following = ShardName(name.range_number, name.number + 1)
                 if not created:
                     # Another run listed this shard first: what it found holds, and we go on there.
                     yield from self._list(following, listing, self.counts(name).cursor)
                     return
-                name, entries, counted = following, [], _Counted()
+                name, entries, skipped = following, [], Counter()
                 size = shard_size(name, self.images_per_shard)
         if entries and not self._overtaken(name):
-            self._create(name, entries, counted)
+            self._create(name, entries, skipped)
             yield name
-        end = RangeEnd(behind.found, dict(behind.skipped))
+        end = RangeEnd(behind.total(), dict(behind))
         self.store.create(LabellingRun.range_end(name.range_number), range_end_bytes(end))
 
     def _overtaken(self, name: ShardName) -> bool:
@@ -196,8 +149,8 @@ class Manifest:
         ended = self.store.exists(LabellingRun.range_end(name.range_number))
         return ended and not self.store.exists(LabellingRun.manifest_chunk(name))
 
-    def _create(self, name: ShardName, entries: list[Entry], counted: "_Counted") -> bool:
-        end = RangeEnd(counted.found, dict(counted.skipped))
+    def _create(self, name: ShardName, entries: list[Entry], skipped: Counter[str]) -> bool:
+        end = RangeEnd(len(entries) + skipped.total(), dict(skipped))
         data = chunk_bytes(entries, end, carried=self.carried)
         return self.store.create(LabellingRun.manifest_chunk(name), data)
 
@@ -252,24 +205,15 @@ class Manifest:
         with self.store.open(name) as file, _undamaged(name):
             return ShardCounts(**json.loads(pq.read_schema(file).metadata[METADATA]))
 
-    def entries(self, shard: ShardName) -> list[Entry]:
-        """Return a shard's images, in order."""
+    def chunk(self, shard: ShardName) -> Chunk:
+        """Return a shard's images as columns."""
         name = LabellingRun.manifest_chunk(shard)
         with self.store.open(name) as file, _undamaged(name):
-            table = pq.read_table(file)
-            # By way of NumPy, which makes Python's values several times as fast as Arrow itself.
-            facts = [table[column].to_numpy().tolist() for column in SCHEMA.names]
-            carried = [
-                table[column].to_pylist()
-                for column in table.column_names
-                if column.startswith(CARRIED)
-            ]
-            # Nothing carried has no end.
-            further = zip(*carried, strict=True) if carried else repeat(())
-            return [
-                Entry(key, version, size_bytes, locator, carried=more)
-                for key, version, size_bytes, locator, more in zip(*facts, further, strict=False)
-            ]
+            return read_chunk(file)
+
+    def entries(self, shard: ShardName) -> list[Entry]:
+        """Return a shard's images, in order."""
+        return self.chunk(shard).entries()
 
     def keys(self, shard: ShardName) -> list[str]:
         """Return a shard's keys alone, in order."""
@@ -302,23 +246,3 @@ def _first_gap(names: Sequence[ShardName]) -> ShardName | None:
         if name.number != number:
             return ShardName(name.range_number, number)
     return None
-
-
-@dataclass(slots=True)
-class _Counted:
-    """How many things the listing found, and which of them it skipped."""
-
-    found: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-
-    def add(self, item: Entry | Skipped) -> None:
-        self.found += 1
-        if isinstance(item, Skipped):
-            self.skipped[item.kind] += 1
-
-    def move_into(self, other: "_Counted") -> None:
-        other.found += self.found
-        self.found = 0
-        if self.skipped:
-            other.skipped.update(self.skipped)
-            self.skipped.clear()

@@ -3,7 +3,7 @@
 A file a shard, created when a worker begins it and deleted when its part is there or the shard goes
 back to the queue. Who finds one knows that a worker died over the shard, or was stopped, and does
 the shard with care. It need not know which: the rows are the same either way, so a mark too many
-costs some time and nothing else.
+costs some time and nothing else; one that a power cut undoes would have cost that time.
 """
 
 import uuid
@@ -15,7 +15,7 @@ from cifar_ray.storage import Store
 def set_mark(store: Store, shard: ShardName) -> bool:
     """Mark a shard as begun; tell whether it was marked already."""
     # Bytes of its own: a store that asks twice must not take an older mark for ours.
-    return not store.create(LabellingRun.mark(shard), uuid.uuid4().bytes)
+    return not store.note(LabellingRun.mark(shard), uuid.uuid4().bytes)
 
 
 def remove_mark(store: Store, shard: ShardName) -> None:

@@ -1,6 +1,5 @@
 """Parts: a shard's rows as one Parquet file. A part that exists is committed."""
 
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,6 +12,16 @@ from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
 
 METADATA = b"cifar_ray.part"
+SOON_PACKED = frozenset({"sha256", "shard", "status", "error", "width", "height", "model"})
+"""Columns that a dictionary leaves little of, and digests, of which nothing makes less: to set up a
+compressor for each would take longer than to write them."""
+HARDLY_TWICE = frozenset(
+    {
+        *("key", "uri", "version", "size_bytes", "sha256", "confidence"),
+        *(f"{name}.list.element" for name in ("top_scores", "probabilities", "embedding")),
+    }
+)
+"""Columns whose values seldom come again: a dictionary of them would be given up half-way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +46,21 @@ class PartFooter:
 def write_part(store: Store, table: pa.Table, footer: PartFooter) -> None:
     """Write a shard's part, whole or not at all."""
     metadata = {METADATA: json.dumps(asdict(footer), sort_keys=True)}
-    buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
-    store.write(LabellingRun.part(ShardName.parse(footer.shard)), buffer.getvalue())
+    buffer = pa.BufferOutputStream()
+    leaves = [_leaf(field) for field in table.schema]
+    pq.write_table(
+        table.replace_schema_metadata(metadata),
+        buffer,
+        compression={leaf: "none" if leaf in SOON_PACKED else "zstd" for leaf in leaves},
+        use_dictionary=[leaf for leaf in leaves if leaf not in HARDLY_TWICE],
+    )
+    data: bytes = buffer.getvalue().to_pybytes()
+    store.write(LabellingRun.part(ShardName.parse(footer.shard)), data)
+
+
+def _leaf(field: pa.Field) -> str:
+    """Return the path of a column's values, as Parquet names it."""
+    return f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
 
 
 def read_footer(store: Store, shard: ShardName) -> PartFooter | None:

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 from cifar_ray.config.labelling import RunRecord
 from cifar_ray.errors import CifarRayError
 from cifar_ray.models.bundle_spec import BundleSpec
+from cifar_ray.prediction.chunk import ShardCounts
 from cifar_ray.prediction.history import Reopening
-from cifar_ray.prediction.manifest import Manifest, ShardCounts
+from cifar_ray.prediction.manifest import Manifest
 from cifar_ray.prediction.parallel import in_parallel
 from cifar_ray.prediction.part import PartFooter, committed, read_footer
 from cifar_ray.prediction.receipt import Receipt

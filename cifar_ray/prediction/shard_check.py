@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cifar_ray.prediction.manifest import DamagedListing, Manifest, ShardCounts, entries_digest
+from cifar_ray.prediction.chunk import ShardCounts
+from cifar_ray.prediction.manifest import DamagedListing, Manifest
 from cifar_ray.prediction.part import PartFooter, read_footer
 from cifar_ray.prediction.sealing import fits
 from cifar_ray.prediction.sources.base import UNKNOWN_SIZE
@@ -116,7 +117,7 @@ def look_at_open_shard(
         return bad_chunk
     try:
         counts = manifest.counts(name)
-        if entries_digest(manifest.entries(name)) != counts.digest:
+        if manifest.chunk(name).digest != counts.digest:
             return bad_chunk
     except DamagedListing:
         return bad_chunk
@@ -146,7 +147,7 @@ def _contents(
     """Return what is wrong with a part's rows, or None."""
     if not fits(footer, record_digest, name, counts):
         return "its part is of another run, another shard or another listing"
-    if entries_digest(manifest.entries(name)) != counts.digest:
+    if manifest.chunk(name).digest != counts.digest:
         return "its listing does not hold the images that it says"
     known = pc.not_equal(chunk["size_bytes"], UNKNOWN_SIZE)
     sizes = part["size_bytes"].filter(known).equals(chunk["size_bytes"].filter(known))

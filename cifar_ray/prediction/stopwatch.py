@@ -1,29 +1,24 @@
 """Where the time of a thread or of a process goes, stage by stage."""
 
 import time
+from collections import defaultdict
 from collections.abc import Callable
 
 
 class Stopwatch:
-    """Adds up the seconds of stages that follow each other."""
+    """Adds up the seconds of stages that follow each other, with one look at the clock for each."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        """Nothing is timed yet; the clock decides what is told: wall time, or CPU time."""
+        """The first stage begins; the clock decides what is told: wall time, or CPU time."""
         self.clock = clock
-        self.seconds: dict[str, float] = {}
-        self.stage = ""
-        self.since = 0.0
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.since = clock()
 
-    def start(self, stage: str) -> None:
-        """End the stage before it, and begin this one."""
+    def lap(self, stage: str) -> None:
+        """End a stage, which began when the one before it ended."""
         now = self.clock()
-        if self.stage:
-            self.seconds[self.stage] = self.seconds.get(self.stage, 0.0) + now - self.since
-        self.stage, self.since = stage, now
-
-    def stop(self) -> None:
-        """End the last stage."""
-        self.start("")
+        self.seconds[stage] += now - self.since
+        self.since = now
 
 
 class CpuMeter:

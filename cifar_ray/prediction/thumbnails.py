@@ -44,12 +44,13 @@ def pictures(
         by_part[place.part].append(place)
     found: dict[Place, Picture] = {}
     for part, wanted in by_part.items():
-        entries = manifest.entries(ShardName.parse(part))
-        with store.open(part) as file:
-            table = pq.read_table(file, columns=["sha256", "label", "top_scores"])
-        rows = table.take([place.row for place in wanted]).to_pylist()
-        for place, row in zip(wanted, rows, strict=True):
-            picture = _picture(entries[place.row], row, fetcher)
+        numbers = [place.row for place in wanted]
+        entries = manifest.chunk(ShardName.parse(part)).take(numbers).entries()
+        with store.open(part) as file, pq.ParquetFile(file) as opened:
+            table = opened.read(columns=["sha256", "label", "top_scores"])
+        rows = table.take(numbers).to_pylist()
+        for place, entry, row in zip(wanted, entries, rows, strict=True):
+            picture = _picture(entry, row, fetcher)
             if picture is not None:
                 found[place] = picture
     return found

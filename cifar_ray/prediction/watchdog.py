@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import get_ident
 from typing import NamedTuple, NoReturn
 
 import psutil
@@ -37,6 +38,10 @@ class Limits:
     def of(cls, config: LabellingConfig) -> "Limits":
         """Return those of a run."""
         return cls(config.decode_timeout_s, config.decode_memory_mb * 2**20)
+
+    def ticks_for(self, size_bytes: int) -> int:
+        """Return the same in looks of the watchdog, of which the first comes at any moment."""
+        return 1 + int(self.seconds_for(size_bytes) / TICK_S)
 
     def seconds_for(self, size_bytes: int) -> float:
         """Return how long a file of this size may take."""
@@ -76,11 +81,11 @@ class Watchdog:
         `armed`: should the thread never get a turn again, end the process from outside of Python.
         """
         self.limits = limits
-        self.end_worker = end_worker
         self.armed = armed
-        self.process = psutil.Process()
+        process = psutil.Process()
         # What the model and the batches hold is no image's doing.
-        self.worker_memory_bytes = self.process.memory_info().rss + limits.memory_bytes
+        worker_memory_bytes = process.memory_info().rss + limits.memory_bytes
+        self.worker = (end_worker, process, worker_memory_bytes)
         self.ticks = 0
         self.watched: dict[int, _Watched] = {}
         self.closed = threading.Event()
@@ -89,29 +94,26 @@ class Watchdog:
 
     def begin(self, size_bytes: int) -> None:
         """The calling thread begins to decode; beyond the limits, this process is ended."""
-        self._begin(size_bytes, self.end_worker, self.process, self.worker_memory_bytes)
+        began = self.ticks
+        until = began + self.limits.ticks_for(size_bytes)
+        self.watched[get_ident()] = _Watched(began, until, *self.worker)
 
     def begin_in_child(
         self, size_bytes: int, child: "subprocess.Popen[bytes]", process: psutil.Process
     ) -> None:
         """A child decodes for the calling thread; beyond the limits, the child is killed."""
-        self._begin(size_bytes, child.kill, process, self.limits.memory_bytes)
+        until = self.ticks + self.limits.ticks_for(size_bytes)
+        watched = _Watched(self.ticks, until, child.kill, process, self.limits.memory_bytes)
+        self.watched[get_ident()] = watched
 
     def end(self) -> None:
         """The calling thread has decoded."""
-        del self.watched[threading.get_ident()]
+        del self.watched[get_ident()]
 
     def close(self) -> None:
         """Stop looking."""
         self.closed.set()
         self.thread.join()
-
-    def _begin(
-        self, size_bytes: int, end: Callable[[], None], process: psutil.Process, memory_bytes: int
-    ) -> None:
-        until = self.ticks + 1 + int(self.limits.seconds_for(size_bytes) / TICK_S)
-        watched = _Watched(self.ticks, until, end, process, memory_bytes)
-        self.watched[threading.get_ident()] = watched
 
     def _look_on(self) -> None:
         armed_until = 0

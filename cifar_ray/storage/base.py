@@ -30,6 +30,9 @@ class Store(Protocol):
     def create(self, name: str, data: bytes) -> bool:
         """Write a file atomically unless one exists; tell whether it was written."""
 
+    def note(self, name: str, data: bytes) -> bool:
+        """Create a file of a few bytes as `create` does, but one that a power cut may undo."""
+
     def exists(self, name: str) -> bool:
         """Tell whether a file exists."""
 

@@ -59,6 +59,21 @@ class FolderStore:
             _sync(path)
             return _link_unless_exists(path, self._target(name))
 
+    def note(self, name: str, data: bytes) -> bool:
+        """Create a file of a few bytes, but one that a power cut may undo: to wait costs most."""
+        path = self.root / name
+        with self._faults():
+            try:
+                file = _open_new(path)
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = _open_new(path)
+            if file is None:
+                return False
+            with file:
+                file.write(data)
+        return True
+
     def exists(self, name: str) -> bool:
         """Tell whether a file exists."""
         with self._faults():
@@ -127,6 +142,13 @@ class FolderStore:
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
+
+
+def _open_new(path: Path) -> BinaryIO | None:
+    try:
+        return open(path, "xb", buffering=0)
+    except FileExistsError:
+        return None
 
 
 def _link_unless_exists(path: Path, target: Path) -> bool:

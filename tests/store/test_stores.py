@@ -174,6 +174,15 @@ def test_sweeping_aborts_abandoned_uploads_of_this_run_alone(
     assert store.names("") == []
 
 
+def test_a_note_is_made_once_and_can_be_taken_away(store: Store) -> None:
+    assert store.note("notes/one", b"mine")
+    assert not store.note("notes/one", b"another's")
+    assert store.read("notes/one") == b"mine"
+    assert store.names("notes") == ["one"]
+    store.delete("notes/one")
+    assert store.note("notes/one", b"another's")
+
+
 def test_a_mark_of_a_dead_worker_is_found_even_if_the_store_is_asked_twice(
     place: str, proxy: FaultProxy
 ) -> None:

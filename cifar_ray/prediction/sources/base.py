@@ -7,7 +7,7 @@ with `_` and known other kinds are skipped and counted, so that found == listed 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cifar_ray.config.labelling import LabellingConfig, SourceReference
 from cifar_ray.errors import ImageFault
@@ -27,6 +27,8 @@ _OTHER_KINDS = """
         .caption .pyd .pickle .ten .tb .mp .msg .msgpack .cbor
 """
 OTHER_KINDS = frozenset(word for word in _OTHER_KINDS.split() if word.startswith("."))
+HIDDEN = (".", "_")
+"""The first character of a name that is hidden or set apart."""
 FOLDER_MARKERS = ("/", "_$folder$")
 """What consoles, s3fs and Hadoop leave in a bucket where a user made a folder."""
 DOT_SEGMENTS = frozenset({".", ".."})
@@ -37,9 +39,8 @@ GONE = "0-0"
 """Version of a file that is not there, or no longer: the reader says so in its row."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One listed image.
+class Entry(NamedTuple):
+    """One listed image: a tuple, for it is made twice for each image of a store.
 
     `locator` is what opens it where the key does not, such as the raw path of a name that is not
     UTF-8. `position` is where the listing stands behind it, where the key does not say that.
@@ -129,10 +130,19 @@ def skipped_kind(key: str, config: LabellingConfig) -> str | None:
         return "(excluded)"
     if config.include:
         return None if _matches(key, config.include) else "(not included)"
-    if is_hidden(key):
-        return "(hidden)"
-    # No name begins with a dot here, so that its last one is before its extension.
-    extension = key[key.rfind(".") :].lower() if "." in key else ""
+    return "(hidden)" if is_hidden(key) else other_kind(key)
+
+
+def other_kind(key: str) -> str | None:
+    """Return the extension of a known other kind; None for a file that is labelled.
+
+    `key` may be a name alone. Neither it nor a folder in it begins with a dot, so that the last one
+    is before the extension.
+    """
+    dot = key.rfind(".")
+    if dot < 0:
+        return None
+    extension = key[dot:].lower()
     return extension if extension in OTHER_KINDS else None
 
 
@@ -148,7 +158,7 @@ def skipped_folder_kind(key: str, config: LabellingConfig) -> str | None:
 
 def is_hidden(key: str) -> bool:
     """Tell whether a file or a folder on the way to it is hidden, or set apart by a `_`."""
-    return key.startswith((".", "_")) or "/." in key or "/_" in key
+    return key.startswith(HIDDEN) or "/." in key or "/_" in key
 
 
 def _matches(key: str, patterns: Iterable[str]) -> bool:

@@ -164,7 +164,7 @@ class FolderBlobs:
     def read_range(self, file: Version, offset: int, length: int) -> bytes:
         """Return a range, from a file that stays open for the next one."""
         try:
-            data = read_with_retries(lambda: self._read(file, offset, length))
+            data = read_with_retries(self._read, file, offset, length)
         except OSError as error:
             raise self._gone(file, error) from error
         if data is None:

@@ -7,17 +7,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from glob import escape
+from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import quote
 
 from cifar_ray.config.labelling import LabellingConfig, SourceReference
 from cifar_ray.errors import InputError, StoreUnavailable, printable
 from cifar_ray.prediction.sources.base import (
     GONE,
+    HIDDEN,
     Entry,
     Skipped,
     encode_key,
+    is_hidden,
+    other_kind,
     skipped_folder_kind,
     skipped_kind,
 )
@@ -70,7 +73,6 @@ class FolderListing:
         `StoreUnavailable` if all is gone: an unplugged disk must not leave a listing of files that
         went away.
         """
-        start = None if after is None else after.encode()
         path = os.fsencode(self.root)
         try:
             root, names = _identity(path), _sorted_names(path)
@@ -79,10 +81,7 @@ class FolderListing:
         if after is not None and not names:
             raise self._gone()  # An unplugged disk leaves its mount point behind, which is empty.
         try:
-            for item in self._folder(names, path, b"", b"", [root], start):
-                if isinstance(item, Entry) and item.version == GONE:
-                    self._check(root)
-                yield item
+            yield from self._folder(names, path, None, "", [root], after)
             self._check(root)
         except InputError:
             self._check(root)
@@ -104,36 +103,64 @@ class FolderListing:
 
     def _folder(
         self,
-        names: "list[tuple[_Name, bool]]",
+        names: "list[_Name]",
         path: bytes,
-        raw: bytes,
-        key: bytes,
+        raw: bytes | None,
+        key: str,
         ancestors: list[tuple[int, int]],
-        after: bytes | None,
+        after: str | None,
     ) -> Iterator[Entry | Skipped]:
-        """Walk one folder; `raw` and `key` are its name below the root, as stored and as a key."""
+        """Walk one folder; `raw` and `key` are its name below the root, as in `_Name`."""
         below = os.path.join(path, b"")
-        for name, is_folder in names:
-            child_key = key + name.key
+        # If so, a file's own name decides whether it is labelled, which is soon told.
+        by_name = not (self.config.include or self.config.exclude or is_hidden(key))
+        for name, is_folder, stored in names:
+            child_key = key + name
             if after is not None and child_key <= after and not after.startswith(child_key):
                 continue
-            child = below + name.raw
-            if not is_folder:
-                if child_key != after:
-                    yield self._file(child, raw + name.raw, child_key.decode())
+            as_stored = name.encode() if stored is None else stored
+            child_raw = None
+            if stored is not None or raw is not None:
+                child_raw = (key.encode() if raw is None else raw) + as_stored
+            if is_folder:
+                child = below + as_stored[:-1]
+                yield from self._below(child, child_raw, child_key, ancestors, after)
+                continue
+            if child_key == after:
+                continue
+            if by_name and not name.startswith(HIDDEN):
+                kind = other_kind(name)
+            else:
+                kind = skipped_kind(child_key, self.config)
+            if kind is not None:
+                yield Skipped(kind)
                 continue
             try:
-                identity = _identity(child)
-                inside = [] if identity in ancestors else _sorted_names(child)
-            except OSError as error:
-                yield self._left_out(child, child_key.decode(), error)
+                status = os.stat(below + as_stored)
+            except OSError:
+                yield self._without_status(below + as_stored, child_raw, child_key, ancestors[0])
                 continue
-            if identity in ancestors:
-                yield Skipped("(link to a folder that holds it)")
-                continue
-            yield from self._folder(
-                inside, child, raw + name.raw + b"/", child_key, [*ancestors, identity], after
-            )
+            yield _item(child_key, status, child_raw)
+
+    def _below(
+        self,
+        path: bytes,
+        raw: bytes | None,
+        key: str,
+        ancestors: list[tuple[int, int]],
+        after: str | None,
+    ) -> Iterator[Entry | Skipped]:
+        """Walk a folder of a folder, unless it may be left out or is one of its own `ancestors`."""
+        try:
+            identity = _identity(path)
+            inside = [] if identity in ancestors else _sorted_names(path)
+        except OSError as error:
+            yield self._left_out(path, key, error)
+            return
+        if identity in ancestors:
+            yield Skipped("(link to a folder that holds it)")
+            return
+        yield from self._folder(inside, path, raw, key, [*ancestors, identity], after)
 
     def _left_out(self, path: bytes, key: str, error: OSError) -> Skipped:
         """Count a folder without permission as one file, if nothing in it would be labelled."""
@@ -142,33 +169,49 @@ class FolderListing:
             raise _unreadable(path, key, error) from error
         return Skipped(kind)
 
-    def _file(self, path: bytes, raw: bytes, key: str) -> Entry | Skipped:
-        skipped = skipped_kind(key, self.config)
-        if skipped is not None:
-            return Skipped(skipped)
-        status = _status(path)
-        if status is None:
-            return Entry(key, GONE, 0, _locator(raw, key))
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
-            return Skipped("(device, pipe or socket)")
-        version = f"{status.st_mtime_ns}-{status.st_size}"
-        return Entry(key, version, status.st_size, _locator(raw, key))
+    def _without_status(
+        self, path: bytes, raw: bytes | None, key: str, root: tuple[int, int]
+    ) -> Entry | Skipped:
+        """Return a dangling link with its own status, or what went away since with none.
+
+        Both are listed all the same, and the reader says what is wrong with them.
+        """
+        try:
+            status = os.lstat(path)
+        except OSError:
+            self._check(root)
+            return Entry(key, GONE, 0, raw)
+        return _item(key, status, raw)
 
 
-class _Name(NamedTuple):
-    raw: bytes
-    key: bytes
+_Name = tuple[str, bool, bytes | None]
+"""A name as in a key, that of a folder with its `/`; whether it is a folder; and as it is stored,
+or None where that is the same."""
 
 
-def _sorted_names(path: bytes) -> list[tuple[_Name, bool]]:
+def _sorted_names(path: bytes) -> list[_Name]:
     """Return a folder's names in the order of the keys below them: a folder sorts as `name/`."""
+    names: list[_Name] = []
     with os.scandir(path) as scan:
-        found = [(entry.name, entry.is_dir()) for entry in scan]
-    names = [
-        (_Name(raw, encode_key(raw) + (b"/" if is_folder else b"")), is_folder)
-        for raw, is_folder in found
-    ]
-    return sorted(names, key=lambda name: name[0].key)
+        for entry in scan:
+            raw, is_folder = entry.name, entry.is_dir()
+            try:
+                name, stored = raw.decode(), None
+            except UnicodeDecodeError:
+                name, stored = encode_key(raw).decode(), raw
+            if is_folder:
+                name, stored = name + "/", raw + b"/" if stored else None
+            names.append((name, is_folder, stored))
+    # In the order of code points, which is that of UTF-8's bytes.
+    names.sort(key=itemgetter(0))
+    return names
+
+
+def _item(key: str, status: os.stat_result, raw: bytes | None) -> Entry | Skipped:
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
+        return Skipped("(device, pipe or socket)")
+    size_bytes = status.st_size
+    return Entry(key, f"{status.st_mtime_ns}-{size_bytes}", size_bytes, raw)
 
 
 def _identity(path: bytes) -> tuple[int, int]:
@@ -187,19 +230,6 @@ def _unreadable(path: bytes, key: str, error: OSError) -> InputError:
     )
 
 
-def _status(path: bytes) -> os.stat_result | None:
-    """Return a file's status; a dangling link's own; None for what went away since.
-
-    Both are listed all the same, and the reader says what is wrong with them.
-    """
-    for status in (os.stat, os.lstat):
-        try:
-            return status(path)
-        except OSError:
-            continue
-    return None
-
-
 def file_uri(root: str, entry: Entry) -> str:
     """Return the `file://` uri that opens an entry below a folder."""
     below = entry.locator if entry.locator is not None else entry.key.encode()
@@ -209,7 +239,3 @@ def file_uri(root: str, entry: Entry) -> str:
 @lru_cache
 def _root_uri(root: str) -> str:
     return "file://" + quote(os.fsencode(Path(root))) + "/"
-
-
-def _locator(raw: bytes, key: str) -> bytes | None:
-    return None if raw == key.encode() else raw

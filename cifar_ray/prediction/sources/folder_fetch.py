@@ -5,8 +5,8 @@ import os
 import stat
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import ParamSpec
 
 from cifar_ray.errors import ImageFault, StoreUnavailable, printable
 from cifar_ray.prediction.sources.base import MAX_IMAGE_BYTES, Entry, TransientFault
@@ -30,16 +30,19 @@ TRANSIENT = frozenset(
         getattr(errno, "EREMOTEIO", errno.EIO),
     }
 )
+_Arguments = ParamSpec("_Arguments")
 
 
-def read_with_retries(read: Callable[[], bytes]) -> bytes | None:
+def read_with_retries(
+    read: Callable[_Arguments, bytes], *args: _Arguments.args, **kwargs: _Arguments.kwargs
+) -> bytes | None:
     """Return what `read` gives; None when it only met errors that may pass, to the last try.
 
     Raises the `OSError` that no retry would mend.
     """
     for delay_s in RETRY_DELAYS_S:
         try:
-            return read()
+            return read(*args, **kwargs)
         except OSError as error:
             if error.errno not in TRANSIENT:
                 raise
@@ -48,15 +51,28 @@ def read_with_retries(read: Callable[[], bytes]) -> bytes | None:
     return None
 
 
-def _read_whole(descriptor: int, size_bytes: int) -> bytes:
-    """Read a file of so many bytes; fewer only if it ends early."""
-    data = os.read(descriptor, size_bytes)
-    while len(data) < size_bytes:  # what network disks may give
-        more = os.read(descriptor, size_bytes - len(data))
-        if not more:
-            break
-        data += more
-    return data
+def _read_listed(path: bytes, version: str) -> bytes:
+    """Read a file that is still the listed one."""
+    # The system's own calls: for a small image, a file object costs as much as its decoding.
+    descriptor = os.open(path, READ_ONLY)
+    try:
+        status = os.fstat(descriptor)
+        size_bytes = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageFault("changed", "no longer a file")
+        if f"{status.st_mtime_ns}-{size_bytes}" != version:
+            raise ImageFault("changed", "changed between listing and reading")
+        if size_bytes > MAX_IMAGE_BYTES:
+            raise ImageFault("too_large", f"more than {MAX_IMAGE_BYTES} bytes")
+        data = os.read(descriptor, size_bytes)
+        while len(data) < size_bytes:  # what network disks may give
+            more = os.read(descriptor, size_bytes - len(data))
+            if not more:
+                break
+            data += more
+        return data
+    finally:
+        os.close(descriptor)
 
 
 class FolderFetcher:
@@ -74,28 +90,13 @@ class FolderFetcher:
         """Return the bytes; `ImageFault` with the row's status, or `StoreUnavailable`."""
         below = entry.locator if entry.locator is not None else entry.key.encode()
         try:
-            data = read_with_retries(partial(self._read, self.prefix + below, entry))
+            data = read_with_retries(_read_listed, self.prefix + below, entry.version)
         except OSError as error:
             raise self._permanent(error, below) from None
         if data is None:
             self.check()
             raise TransientFault
         return data
-
-    def _read(self, path: bytes, entry: Entry) -> bytes:
-        # The system's own calls: for a small image, a file object costs as much as its decoding.
-        descriptor = os.open(path, READ_ONLY)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageFault("changed", "no longer a file")
-            if f"{status.st_mtime_ns}-{status.st_size}" != entry.version:
-                raise ImageFault("changed", "changed between listing and reading")
-            if status.st_size > MAX_IMAGE_BYTES:
-                raise ImageFault("too_large", f"more than {MAX_IMAGE_BYTES} bytes")
-            return _read_whole(descriptor, status.st_size)
-        finally:
-            os.close(descriptor)
 
     def _permanent(self, error: OSError, below: bytes) -> ImageFault:
         self.check()

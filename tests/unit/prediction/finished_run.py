@@ -17,7 +17,7 @@ from cifar_ray.errors import ImageFault
 from cifar_ray.images.decode import DecodeOptions, decode
 from cifar_ray.images.preprocess import Preprocess
 from cifar_ray.models.bundle_spec import BundleSpec, TrainedOn
-from cifar_ray.prediction.manifest import Manifest, entries_digest
+from cifar_ray.prediction.manifest import Manifest
 from cifar_ray.prediction.part import PartFooter, write_part
 from cifar_ray.prediction.receipt import Receipt, seal
 from cifar_ray.prediction.row import Outcome, Scoring, ShardRows
@@ -82,14 +82,15 @@ def finish_run(
     images = open_source(record.source, config)
     fetcher = images.fetcher()
     for shard in manifest.shards(0, images.listing(0)):
-        entries = manifest.entries(shard)
+        chunk = manifest.chunk(shard)
+        entries = chunk.entries()
         rows = ShardRows(str(shard), entries, [images.uri(entry) for entry in entries])
         logits = 3 * random.standard_normal((len(entries), len(labels)), dtype=np.float32)
         rows.add([_look_at(fetcher, entry) for entry in entries], logits, None)
         footer = PartFooter(
             run=record.digest,
             shard=str(shard),
-            shard_digest=entries_digest(entries),
+            shard_digest=chunk.digest,
             rows=len(entries),
             counts=rows.counts(),
             image_bytes=sum(entry.size_bytes for entry in entries),

@@ -1,5 +1,6 @@
 """What Python gets of a run: a dataset that reads when asked, and an import that loads nothing."""
 
+import json
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -8,7 +9,8 @@ import pytest
 
 import cifar_ray
 from cifar_ray.errors import InputError
-from cifar_ray.prediction.reading import read_rows
+from cifar_ray.prediction.plan import read_record
+from cifar_ray.prediction.reading import read_rows, run_record
 from tests.drawing import draw_folder
 from tests.unit.prediction.finished_run import finish_run
 
@@ -36,6 +38,17 @@ def test_a_run_without_a_part_has_the_columns_and_no_rows(tmp_path: Path) -> Non
 def test_reading_what_is_no_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no labelling run"):
         cifar_ray.read(tmp_path)
+
+
+def test_a_run_of_another_format_is_told_as_such(tmp_path: Path) -> None:
+    draw_folder(tmp_path / "images", count=3)
+    run = finish_run(tmp_path / "images", tmp_path / "out")
+    record = json.loads(run.store.read("run.json"))
+    run.store.write("run.json", json.dumps({**record, "format_version": 1}).encode())
+    with pytest.raises(InputError, match="not written by this version"):
+        run_record(run.store)
+    with pytest.raises(InputError, match=r"not written by this version .*start over with --fresh"):
+        read_record(run.store)
 
 
 def test_rows_come_batch_by_batch_in_the_order_of_keys(tmp_path: Path) -> None:

@@ -89,6 +89,16 @@ def test_names_that_are_not_utf8_are_percent_encoded_and_still_open(tmp_path: Pa
     assert file_uri(str(tmp_path), entry).endswith("/caf%E9%2050%25.jpg")
 
 
+def test_below_a_folder_whose_name_is_not_utf8_every_file_still_opens(tmp_path: Path) -> None:
+    make(tmp_path, "a/x.jpg", "z.jpg")
+    os.rename(tmp_path / "a", os.fsencode(tmp_path) + b"/caf\xe9")
+    first, last = listed(tmp_path)
+    assert (first.key, first.locator) == ("caf%E9/x.jpg", b"caf\xe9/x.jpg")
+    assert (last.key, last.locator) == ("z.jpg", None)
+    assert FolderFetcher(tmp_path).fetch(first) == b"a/x.jpg"
+    assert keys(tmp_path, after="caf%E9/x.jpg") == ["z.jpg"]
+
+
 def test_both_unicode_forms_of_a_name_are_two_keys(tmp_path: Path) -> None:
     make(tmp_path, "\u00e4.jpg", "a\u0308.jpg")
     assert len(set(keys(tmp_path))) == 2

@@ -73,23 +73,24 @@ class RayEngine:
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         with ray_session(self.address) as session:
             meter = LabellingMeter()
-            with closing(self._run(shards, session)) as events:
+            watch = Watch(open_board(), shards.num_ranges)
+            with closing(self._run(shards, session, watch)) as events:
                 for event in events:
-                    meter.observe(event)
+                    meter.observe(event, len(watch.shards))
                     yield event
 
-    def _run(self, shards: RunShards, session: Session) -> Generator[RunEvent, None, None]:
-        board = open_board()
-        watch = Watch(board, shards.num_ranges)
+    def _run(
+        self, shards: RunShards, session: Session, watch: Watch
+    ) -> Generator[RunEvent, None, None]:
         patience = StorePatience(self.store_timeout_s)
         actors = actor_settings(session, self.num_workers, shards.record.execution)
         worker = (
             shards.destination,
             shards.source.without_ranges(),
             self.store_timeout_s,
-            board,
+            watch.board,
         )
-        tasks = listing_tasks(shards, board)
+        tasks = listing_tasks(shards, watch.board)
         while tasks:
             dataset = shard_dataset(tasks, actors, worker)
             yield from follow(dataset, watch, patience)

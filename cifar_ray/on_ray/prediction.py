@@ -106,6 +106,8 @@ class ActorSettings:
     number: int
     num_cpus: float
     num_gpus: float | None
+    grows: bool = False
+    """Further actors start on nodes that join."""
 
 
 def actor_settings(
@@ -123,7 +125,7 @@ def actor_settings(
     if 0 < room < number * num_cpus:
         num_cpus = math.floor(1000 * room / number) / 1000
     num_gpus = min(1.0, session.num_gpus / number) if on_gpu else None
-    return ActorSettings(number, num_cpus, num_gpus)
+    return ActorSettings(number, num_cpus, num_gpus, session.grows and num_workers is None)
 
 
 def shard_dataset(
@@ -139,6 +141,10 @@ def shard_dataset(
     # No limit is right for every model and every size of shard.
     context.execution_no_progress_timeout_s = -1
     context.enable_progress_bars = context.print_on_execution_start = False
+    pool = ActorPoolStrategy(size=actors.number)
+    if actors.grows:
+        # Never fewer: Ray Data would shrink the pool for the sake of the listing's share.
+        pool = ActorPoolStrategy(min_size=actors.number)
     with DataContext.current(context):
         shards = ray.data.read_datasource(
             ShardSource(tasks), override_num_blocks=len(tasks), num_cpus=LISTING_CPUS
@@ -146,7 +152,7 @@ def shard_dataset(
         dataset: Dataset = shards.map_batches(
             worker_class,
             batch_size=1,
-            compute=ActorPoolStrategy(size=actors.number),
+            compute=pool,
             num_cpus=actors.num_cpus,
             num_gpus=actors.num_gpus,
             fn_constructor_args=worker,

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,7 @@ from tests.cluster.conftest import (
     processes_of,
 )
 from tests.cluster.nodes import Nodes
+from tests.unit.on_ray.metadata_server import metadata_server
 
 pytestmark = pytest.mark.slow
 
@@ -112,4 +114,32 @@ def test_a_job_whose_head_dies_goes_on_where_it_was_once_it_is_submitted_again(
         again = nodes.run("submit", *options, "--follow", "--address", nodes.url)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "Going on with the run in DEST" in again.stdout
+    assert parts(out) == undisturbed
+
+
+def test_a_spot_machine_that_is_warned_gets_no_more_work(
+    nodes: Nodes, images: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    warned = nodes.add()
+    (node_id,) = (node["id"] for node in nodes.nodes() if node["head"] != "True")
+    end = (datetime.now(UTC) + timedelta(hours=1)).isoformat(timespec="seconds")
+    with metadata_server(end) as server:
+        options = ("--node-id", node_id, "--metadata", server.url)
+        done = subprocess.run(
+            [sys.executable, "-m", "cifar_ray.on_ray.spot", nodes.head_address(), *options],
+            cwd=REPOSITORY,
+            env=nodes.environment(),
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    # It is the only worker; what begins now waits for another.
+    process = start(nodes, *labelling(images, out), "--workers", "1")
+    other = nodes.add()
+    wait_for(lambda: num_parts(out) >= 3, process)
+    assert processes_of("ShardWorker", other.pid)
+    assert not processes_of("ShardWorker", warned.pid)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
     assert parts(out) == undisturbed

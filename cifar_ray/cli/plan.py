@@ -16,6 +16,7 @@ from cifar_ray.config.machine import usable_cores
 
 if TYPE_CHECKING:
     from cifar_ray.prediction.forecast import Estimate, Forecast
+    from cifar_ray.prediction.plan import Request
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -92,12 +93,31 @@ def plan(
         root=root,
     )
     table = read_prices(prices) if prices else None
-    question = Question(request, workers, table, deadline, seed)
+    question = Question(request, _command(request), workers, table, deadline, seed)
     found = make_forecast(question, usable_cores(), lambda text: console.print(Text(text)))
     if json_:
         sys.stdout.write(found.model_dump_json(indent=2) + "\n")
     else:
         _show(found)
+
+
+def _command(request: "Request") -> tuple[str, ...]:
+    """Return the command that labels what was asked about, without what a trial sets itself."""
+    from cifar_ray.prediction.child import module_command
+
+    execution, config = request.execution, request.config
+    given = {
+        "--model": request.model,
+        "--weights": request.weights,
+        "--root": request.root,
+        "--batch-size": execution.batch_size,
+        "--device": execution.device,
+        "--precision": execution.precision,
+    }
+    options = [part for name, value in given.items() if value for part in (name, str(value))]
+    options += [part for pattern in config.include for part in ("--include", pattern)]
+    options += [part for pattern in config.exclude for part in ("--exclude", pattern)]
+    return tuple(module_command("cifar_ray", "predict", request.source, *options))
 
 
 def _show(found: "Forecast") -> None:

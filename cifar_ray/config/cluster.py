@@ -90,6 +90,13 @@ def _head(config: dict[str, Any]) -> Iterator[str]:
 
 
 def _doors(config: dict[str, Any]) -> Iterator[str]:
+    for name, node in config["available_node_types"].items():
+        if not node.get("node_config", {}).get("SecurityGroupIds"):
+            # `_create_default_ssh_inbound_rules` of Ray 2.60, beside whatever the file gives.
+            yield (
+                f"{name}: no SecurityGroupIds; in a group that Ray's launcher makes, ssh is open "
+                "to everybody"
+            )
     group = config["provider"].get("security_group", {})
     for rule in group.get("IpPermissions", ()):
         ranges = [entry.get("CidrIp") for entry in rule.get("IpRanges", ())]

@@ -85,10 +85,10 @@ class TrainJob(_Job):
     workers: int = Field(1, ge=1)
     mlflow: bool = False
 
-    @field_validator("data", "destination")
+    @field_validator("data", "destination", "weights")
     @classmethod
-    def _without_credentials(cls, place: str) -> str:
-        return without_credentials(place)
+    def _without_credentials(cls, place: str | None) -> str | None:
+        return place if place is None else without_credentials(place)
 
 
 class TuneJob(_Job):
@@ -134,6 +134,11 @@ class EvaluateJob(_Job):
     @classmethod
     def _without_credentials(cls, place: str) -> str:
         return without_credentials(place)
+
+    @field_validator("bundles")
+    @classmethod
+    def _bundles_without_credentials(cls, bundles: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(without_credentials, bundles))
 
 
 Job = PredictJob | TrainJob | TuneJob | EvaluateJob

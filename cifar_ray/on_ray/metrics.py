@@ -5,27 +5,44 @@ start are the rows committed since then. Ray exports `cifar_x` as `ray_cifar_x`,
 `_total` behind.
 """
 
+from collections import Counter as Tally
+from collections.abc import Callable
+from typing import get_args
+
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from cifar_ray.prediction.engine import Paused, RunEvent
 from cifar_ray.prediction.events import Listed, ShardDone
 from cifar_ray.training.loop import EpochRow, Step
 from cifar_ray.training.pipeline import Watcher
+from cifar_ray.training.search.record import Records, State
 
 IMAGES = "cifar_images"
 IMAGE_BYTES = "cifar_image_bytes"
 SHARDS_DONE = "cifar_shards_done"
 SHARDS_LEFT = "cifar_shards_left"
+SHARDS_WAITING = "cifar_shards_waiting"
 RETRIES = "cifar_shard_retries"
 STAGE_SECONDS = "cifar_stage_seconds"
 TRAINING_LOSS = "cifar_training_loss"
 VALIDATION_ACCURACY = "cifar_validation_accuracy"
 TRAINING_SPEED = "cifar_training_images_per_second"
 EPOCHS_DONE = "cifar_epochs_done"
+TRIALS = "cifar_trials"
 COUNTERS = (IMAGES, IMAGE_BYTES, SHARDS_DONE, RETRIES)
-GAUGES = (SHARDS_LEFT, TRAINING_LOSS, VALIDATION_ACCURACY, TRAINING_SPEED, EPOCHS_DONE)
+GAUGES = (
+    SHARDS_LEFT,
+    SHARDS_WAITING,
+    TRAINING_LOSS,
+    VALIDATION_ACCURACY,
+    TRAINING_SPEED,
+    EPOCHS_DONE,
+    TRIALS,
+)
 HISTOGRAMS = (STAGE_SECONDS,)
 
+PLANNED = "planned"
+"""The state of a trial that has not begun."""
 STAGE_BOUNDARIES_S = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0]
 
 
@@ -37,20 +54,24 @@ class LabellingMeter:
         self.image_bytes = Counter(IMAGE_BYTES, "Bytes of the images with a committed row.")
         self.shards_done = Counter(SHARDS_DONE, "Shards whose part is committed.")
         self.shards_left = Gauge(SHARDS_LEFT, "Shards that are listed and not committed.")
+        self.shards_waiting = Gauge(
+            SHARDS_WAITING, "Shards that are listed and in no worker's hands: the queue."
+        )
         self.retries = Counter(RETRIES, "Shards that went back because the store failed.")
         self.stage_seconds = Histogram(
             STAGE_SECONDS, "Seconds of a shard in a stage.", STAGE_BOUNDARIES_S, ("stage",)
         )
         self.listed = self.done = 0
 
-    def observe(self, event: RunEvent) -> None:
-        """Count one event."""
+    def observe(self, event: RunEvent, in_hand: int) -> None:
+        """Count one event; so many shards are in workers' hands."""
         match event:
             case ShardDone():
                 self._shard_done(event)
+                self._show_left(in_hand)
             case Listed():
                 self.listed = event.shards
-                self.shards_left.set(max(0, self.listed - self.done))
+                self._show_left(in_hand)
             case Paused():
                 self.retries.inc()
 
@@ -64,7 +85,11 @@ class LabellingMeter:
             self.stage_seconds.observe(seconds, {"stage": stage})
         self.shards_done.inc()
         self.done += 1
-        self.shards_left.set(max(0, self.listed - self.done))
+
+    def _show_left(self, in_hand: int) -> None:
+        left = max(0, self.listed - self.done)
+        self.shards_left.set(left)
+        self.shards_waiting.set(max(0, left - in_hand))
 
 
 def metered(watcher: Watcher) -> Watcher:
@@ -86,3 +111,17 @@ def metered(watcher: Watcher) -> Watcher:
         watcher.on_epoch(row)
 
     return Watcher(on_step, on_epoch)
+
+
+def metered_trials(on_change: Callable[[Records], None]) -> Callable[[Records], None]:
+    """Return a watcher of a search that also shows how many trials are in which state."""
+    trials = Gauge(TRIALS, "Trials of a search, by state.", ("state",))
+
+    def show(records: Records) -> None:
+        states = Tally[str](record.state for record in records.trials.values())
+        states[PLANNED] = records.spec.num_trials - len(records.trials)
+        for state in (PLANNED, *get_args(State)):
+            trials.set(states[state], {"state": state})
+        on_change(records)
+
+    return show

@@ -73,23 +73,24 @@ class RayEngine:
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         with ray_session(self.address) as session:
             meter = LabellingMeter()
-            with closing(self._run(shards, session)) as events:
+            watch = Watch(open_board(), shards.num_ranges)
+            with closing(self._run(shards, session, watch)) as events:
                 for event in events:
-                    meter.observe(event)
+                    meter.observe(event, len(watch.shards))
                     yield event
 
-    def _run(self, shards: RunShards, session: Session) -> Generator[RunEvent, None, None]:
-        board = open_board()
-        watch = Watch(board, shards.num_ranges)
+    def _run(
+        self, shards: RunShards, session: Session, watch: Watch
+    ) -> Generator[RunEvent, None, None]:
         patience = StorePatience(self.store_timeout_s)
         actors = actor_settings(session, self.num_workers, shards.record.execution)
         worker = (
             shards.destination,
             shards.source.without_ranges(),
             self.store_timeout_s,
-            board,
+            watch.board,
         )
-        tasks = listing_tasks(shards, board)
+        tasks = listing_tasks(shards, watch.board)
         while tasks:
             dataset = shard_dataset(tasks, actors, worker)
             yield from follow(dataset, watch, patience)
@@ -105,6 +106,8 @@ class ActorSettings:
     number: int
     num_cpus: float
     num_gpus: float | None
+    grows: bool = False
+    """Further actors start on nodes that join."""
 
 
 def actor_settings(
@@ -122,7 +125,7 @@ def actor_settings(
     if 0 < room < number * num_cpus:
         num_cpus = math.floor(1000 * room / number) / 1000
     num_gpus = min(1.0, session.num_gpus / number) if on_gpu else None
-    return ActorSettings(number, num_cpus, num_gpus)
+    return ActorSettings(number, num_cpus, num_gpus, session.grows and num_workers is None)
 
 
 def shard_dataset(
@@ -138,6 +141,10 @@ def shard_dataset(
     # No limit is right for every model and every size of shard.
     context.execution_no_progress_timeout_s = -1
     context.enable_progress_bars = context.print_on_execution_start = False
+    pool = ActorPoolStrategy(size=actors.number)
+    if actors.grows:
+        # Never fewer: Ray Data would shrink the pool for the sake of the listing's share.
+        pool = ActorPoolStrategy(min_size=actors.number)
     with DataContext.current(context):
         shards = ray.data.read_datasource(
             ShardSource(tasks), override_num_blocks=len(tasks), num_cpus=LISTING_CPUS
@@ -145,7 +152,7 @@ def shard_dataset(
         dataset: Dataset = shards.map_batches(
             worker_class,
             batch_size=1,
-            compute=ActorPoolStrategy(size=actors.number),
+            compute=pool,
             num_cpus=actors.num_cpus,
             num_gpus=actors.num_gpus,
             fn_constructor_args=worker,

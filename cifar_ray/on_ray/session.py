@@ -61,6 +61,8 @@ class Session:
     metrics_address: str | None = None
     """HOST:PORT that Prometheus may ask, of this machine's node."""
     token_path: str | None = None
+    grows: bool = False
+    """It is not this process's own: nodes may join it while a run goes on."""
 
 
 @contextmanager
@@ -246,7 +248,14 @@ def _describe(dashboard_url: str | None) -> Session:
         dashboard_url=dashboard_url,
         metrics_address=_metrics_address(),
         token_path=os.environ.get(_TOKEN_PATH),
+        grows=not _is_own(),
     )
+
+
+def _is_own() -> bool:
+    """Tell whether this process has started the Ray that it is connected to."""
+    node = ray._private.worker.global_worker.node
+    return node is not None and node.is_head()
 
 
 def _metrics_address() -> str | None:

@@ -86,7 +86,10 @@ class Submitter:
         destination = self._place("--out", job.destination)
         if isinstance(job, TrainJob):
             data = job.data if job.data == "cifar10" else self._place("DATA", job.data)
-            return job.model_copy(update={"data": data, "destination": destination})
+            weights = None if job.weights is None else self._place("--weights", job.weights)
+            return job.model_copy(
+                update={"data": data, "destination": destination, "weights": weights}
+            )
         if isinstance(job, TuneJob):
             data = job.data if job.data == "cifar10" else self._place("DATA", job.data)
             return job.moved(data, destination)

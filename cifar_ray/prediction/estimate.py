@@ -29,7 +29,7 @@ NORMAL = NormalDist().inv_cdf(QUANTILE)
 UNSEEN = 0.05
 """Standard deviation, as a share of the whole, of what a trial does not show."""
 ONCE = 0.15
-"""The same for start and end, of which a trial sees one: they depend on the disk's caches too."""
+"""The same for start and end, of which a trial sees few: they depend on the disk's caches too."""
 LISTED_A_PAGE = 1000
 LISTS_A_PART, GETS_A_PART, PUTS_A_PART = 1, 10, 3
 """In DEST, from its line in the manifest to the receipt; large parts take some more reads."""
@@ -132,8 +132,7 @@ class _Scaled:
 
     def cpu_s(self, workers: int) -> Estimate:
         """CPU seconds of driver and workers."""
-        trial = self.trial
-        fixed = trial.driver_cpu_s + workers * trial.worker.cpu_s + trial.sealing.cpu_s
+        fixed = self.survey.cpu_seconds + self._start_s(workers) + self.trial.sealing.cpu_s
         return self._interval(self.cpu_works, 1.0, fixed)
 
     def hours(self, workers: int) -> Estimate:
@@ -181,9 +180,14 @@ class _Scaled:
             **images,
             "model": self.num_batches * fmean(unit.batch_s for unit in units),
             "write": max(0.0, rows_s + parts_s),
-            "start": trial.driver_cpu_s - survey.cpu_seconds + workers * trial.worker.cpu_s,
+            "start": self._start_s(workers),
             "end": trial.sealing.cpu_s,
         }
+
+    def _start_s(self, workers: int) -> float:
+        """CPU seconds of driver and workers; one without a shard is not started."""
+        started = min(workers, len(self.survey.shards))
+        return self.trial.driver_cpu_s + started * self.trial.worker.cpu_s
 
     def _work_s(self, one: Round) -> float:
         unit, survey = _Unit.of(one), self.survey

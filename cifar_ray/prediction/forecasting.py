@@ -30,6 +30,8 @@ class Question:
 
     request: Request
     """Without a destination, nothing is kept."""
+    command: tuple[str, ...]
+    """Of such a run on this machine, without its DEST, workers and limit."""
     workers: int | None = None
     """None: as many as fit here."""
     prices: Prices | None = None
@@ -43,7 +45,7 @@ def make_forecast(question: Question, num_cores: int, tell: Callable[[str], None
 
     Raises `InputError` for what cannot be planned, before anything is measured.
     """
-    keep_pandas_out()  # as the driver of a run does, whose start this measures
+    keep_pandas_out()  # as the driver of a run does, whose end this measures
     request = question.request
     reference = find_source(request.source, request.root, request.config)
     store = _empty_store(request.destination, reference) if request.destination else None
@@ -59,7 +61,7 @@ def make_forecast(question: Question, num_cores: int, tell: Callable[[str], None
     here = max(1, num_cores // threads)
     workers = question.workers or here
     with plan_on_trial(request, reference, bundle, first) as plan:
-        trial = run_trial(plan, entries, min(workers, here))
+        trial = run_trial(plan, entries, min(workers, here), question.command)
     place = request.destination or None
     asked = Asked(workers, threads, place, question.prices, question.deadline_hours)
     found = forecast(seen, sample, trial, asked)

@@ -2,6 +2,8 @@
 
 Side by side because cores that are all busy are slower than one alone, and in rounds because a
 machine is not equally fast all the time: a forecast has to allow for how much rounds differ.
+What a run costs beside that, from its command to the exit of its last process, no process can
+measure of itself: a real run of very few images shows it.
 """
 
 import os
@@ -16,7 +18,7 @@ from statistics import fmean
 from typing import IO
 
 from cifar_ray.config.labelling import RunRecord, SourceReference
-from cifar_ray.errors import CifarRayError
+from cifar_ray.errors import CifarRayError, of_exit_code
 from cifar_ray.models.backends import open_backend
 from cifar_ray.models.bundle import Bundle
 from cifar_ray.prediction.child import module_command
@@ -34,6 +36,7 @@ MIN_ROUNDS = 5
 MAX_ROUNDS = 20
 ENOUGH_S = 10.0
 """After that, no further round than the least."""
+REHEARSALS = 2
 LOG_LINES = 40
 
 
@@ -51,7 +54,8 @@ class Trial:
 
     record: RunRecord
     driver_cpu_s: float
-    """Of this process so far, as of a run's driver: libraries, model, listing, the first images."""
+    """Of a run's driver beside listing and sealing: libraries, model, the first images, the exit
+    (that of the workers too)."""
     worker: Cost
     """Of a worker's start, with all that happens once in it."""
     sealing: Cost
@@ -74,17 +78,54 @@ def plan_on_trial(
         yield settle(prepared)
 
 
-def run_trial(plan: Plan, sample: Sequence[Entry], num_workers: int) -> Trial:
+def run_trial(
+    plan: Plan, sample: Sequence[Entry], num_workers: int, command: Sequence[str]
+) -> Trial:
     """Label a sample of SOURCE, some times over.
 
+    `command` is that of a run of SOURCE on this machine, without its DEST, workers and limit.
     Raises what a run would; `CifarRayError` for a sample over which a worker dies.
     """
     shards = [_lay_out_pair(plan, sample, number) for number in range(num_workers)]
-    driver_cpu_s = time.process_time()
+    own_s = time.process_time()
     # What a model needs once on a machine is no part of a run.
     open_backend(plan.bundle, plan.record.execution)
+    # No more than there are images: the run would start no further workers.
+    few = min(num_workers, len(sample))
+    whole_s = fmean(_rehearse(command, few) for _ in range(REHEARSALS))
     worker, rounds = _measure(plan, shards)
-    return Trial(plan.record, driver_cpu_s, worker, _seal(plan), rounds)
+    sealing = _seal(plan)
+    single_s = fmean(one.single_s for round_ in rounds for one in round_)
+    driver_s = whole_s - few * (worker.cpu_s + single_s) - sealing.cpu_s
+    if not whole_s:
+        driver_s = own_s  # Windows keeps no count of what children used.
+    return Trial(plan.record, max(0.0, driver_s), worker, sealing, rounds)
+
+
+def _rehearse(command: Sequence[str], num_images: int) -> float:
+    """Run all of a run over its first images, one a worker; CPU seconds of all its processes."""
+    number = str(num_images)
+    with tempfile.TemporaryDirectory(prefix="_cifar-ray-") as folder:
+        options = ["--out", f"{folder}/run", "--limit", number, "--images-per-shard", "1"]
+        options += ["--workers", number, "--local", "--max-failure-rate", "1"]
+        before = os.times()
+        done = subprocess.run(
+            [*command, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+    if done.returncode:
+        log = "\n".join(done.stdout.splitlines()[-LOG_LINES:])
+        text = f"A run of {number} images on trial did not end well.\nThe end of its log:\n{log}"
+        raise of_exit_code(done.returncode, text)
+    after = os.times()
+    # Its workers are among them, for it waits for their end.
+    user_s = after.children_user - before.children_user
+    return user_s + after.children_system - before.children_system
 
 
 def lay_out(plan: Plan, shard: ShardName, entries: Sequence[Entry]) -> None:

@@ -127,7 +127,11 @@ class Nodes:
         found = self.get("/nodes?view=summary").json()["data"]["summary"]
         alive = [node["raylet"] for node in found if node["raylet"].get("state") == "ALIVE"]
         rows = [
-            {"ip": node["nodeManagerAddress"], "head": str(node.get("isHeadNode", False))}
+            {
+                "id": node["nodeId"],
+                "ip": node["nodeManagerAddress"],
+                "head": str(node.get("isHeadNode", False)),
+            }
             for node in alive
         ]
         return sorted(rows, key=lambda row: row["head"] != "True")

@@ -12,11 +12,18 @@ from pathlib import Path
 import pytest
 import requests
 
+from cifar_ray.config.recipes import get_recipe
+from cifar_ray.config.search import SearchSpec
+from cifar_ray.config.spaces import get_space
 from cifar_ray.on_ray import metrics
 from cifar_ray.on_ray.prediction import RayEngine
 from cifar_ray.on_ray.session import Session
+from cifar_ray.prediction.events import Listed
 from cifar_ray.prediction.pipeline import label
 from cifar_ray.prediction.receipt import Receipt
+from cifar_ray.training.epoch import EpochRow, Step
+from cifar_ray.training.pipeline import Watcher
+from cifar_ray.training.search.record import Records, State, TrialRecord
 from tests.cluster.conftest import BROKEN, NUM_IMAGES, plan_of
 from tests.required import require
 
@@ -112,4 +119,74 @@ def test_images_counted_are_rows_committed(
         for name, counted in expected.items():
             wait_for(sample, names[name], before[name] + counted)
         wait_for(sample, f"ray_{metrics.SHARDS_LEFT}", 0)
+        wait_for(sample, f"ray_{metrics.SHARDS_WAITING}", 0)
     assert page(f"ray_{metrics.STAGE_SECONDS}_count") > 0
+
+
+def test_shards_wait_until_a_worker_has_them_in_hand(session: Session) -> None:
+    page = from_page(session)
+    meter = metrics.LabellingMeter()
+    meter.observe(Listed(shards=9, images=9 * 16), in_hand=2)
+    wait_for(page, f"ray_{metrics.SHARDS_LEFT}", 9)
+    wait_for(page, f"ray_{metrics.SHARDS_WAITING}", 7)
+
+
+def test_a_training_shows_its_loss_its_speed_and_its_epochs(session: Session) -> None:
+    page = from_page(session)
+    steps: list[Step] = []
+    watcher = metrics.metered(Watcher(on_step=steps.append))
+    step = Step(epoch=0, step=3, num_steps=9, loss=2.5, seconds=0.5, images_per_second=640)
+    watcher.on_step(step)
+    assert steps == [step]
+    wait_for(page, f"ray_{metrics.TRAINING_LOSS}", 2.5)
+    wait_for(page, f"ray_{metrics.TRAINING_SPEED}", 640)
+    watcher.on_epoch(
+        EpochRow(
+            epoch=0,
+            train_loss=1.5,
+            validation_loss=1.75,
+            validation_accuracy=0.625,
+            learning_rate=0.1,
+            seconds=4.0,
+            images_per_second=600.0,
+        )
+    )
+    wait_for(page, f"ray_{metrics.TRAINING_LOSS}", 1.5)
+    wait_for(page, f"ray_{metrics.VALIDATION_ACCURACY}", 0.625)
+    wait_for(page, f"ray_{metrics.EPOCHS_DONE}", 1)
+
+
+def test_trials_are_counted_by_state_and_whoever_watches_hears_of_them_too(
+    session: Session, tmp_path: Path
+) -> None:
+    config = get_recipe("cnn-122k")
+    spec = SearchSpec(
+        config=config,
+        space=get_space("optimizer", config),
+        search="random",
+        scheduler="none",
+        num_trials=6,
+        seed=0,
+        data="cifar10",
+        run=str(tmp_path / "search"),
+        code_version="0",
+    )
+    states: tuple[State, ...] = ("finished", "running", "running", "failed")
+    trials = {n: TrialRecord(number=n, parameters={}, state=s) for n, s in enumerate(states)}
+    heard: list[Records] = []
+    records = Records(spec, trials)
+    metrics.metered_trials(heard.append)(records)
+    assert heard == [records]
+    expected = {"planned": 2, "running": 2, "finished": 1, "stopped": 0, "failed": 1}
+    for state, number in expected.items():
+        wait_for(by_state(session, state), f"ray_{metrics.TRIALS}", number)
+
+
+def by_state(session: Session, state: str) -> Sample:
+    """Return a look at the page for the samples of one state alone; -1 before there is one."""
+
+    def sample(name: str) -> float:
+        found = re.search(rf'^{name}{{[^}}]*state="{state}"[^}}]*}} (\S+)$', page_of(session), re.M)
+        return float(found[1]) if found else -1.0
+
+    return sample

@@ -157,6 +157,14 @@ def test_workers_share_the_cores_and_leave_room_for_the_listing(
     assert settings == ActorSettings(number, num_cpus, None)
 
 
+def test_workers_grow_with_a_cluster_of_others_unless_their_number_is_given() -> None:
+    execution = resolve_execution(ExecutionRequest(device="cpu"), Bundle.default().spec)
+    theirs, own = Session("", 8.0, 0.0, None, grows=True), Session("", 8.0, 0.0, None)
+    assert actor_settings(theirs, None, execution).grows
+    assert not actor_settings(theirs, 4, execution).grows
+    assert not actor_settings(own, None, execution).grows
+
+
 def test_a_killed_driver_leaves_a_run_that_goes_on(
     images: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -169,11 +169,14 @@ def test_the_command_of_a_job_is_one_that_we_take(command: list[str]) -> None:
     assert kept.job.verb == verb
 
 
-def test_commands_of_the_image_run_in_a_bare_environment() -> None:
+def test_commands_of_containers_run_in_a_bare_environment() -> None:
     found = re.findall(r"^(?:HEALTHCHECK .*)?CMD (\[.*\])$", DOCKERFILE, re.M)
     assert len(found) == 2
+    # A job itself needs its cluster and its bucket; another test reads its options.
+    jobs_asked = [[*command, "--help"] for command in entrypoints()]
+    assert jobs_asked
     bare = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY)}
-    for program, *arguments in map(json.loads, found):
+    for program, *arguments in (*map(json.loads, found), *jobs_asked):
         assert program in SCRIPTS
         command = [sys.executable, "-m", "cifar_ray", *arguments]
         done = subprocess.run(command, env=bare, capture_output=True, text=True)

@@ -19,6 +19,7 @@ from ray.tune.search import Searcher
 
 from cifar_ray.config.search import SearchSpec, planned
 from cifar_ray.errors import InputError
+from cifar_ray.on_ray.metrics import metered_trials
 from cifar_ray.on_ray.session import Session, ray_session
 from cifar_ray.on_ray.tuning.events import RecordingCallback
 from cifar_ray.on_ray.tuning.parallel import DRIVER_CPUS, parallel_trainable
@@ -70,7 +71,7 @@ def search(records: Records, address: str | None, on_change: Callable[[Records],
     with ray_session(address) as session:
         place, at_once = share_out(spec, session, len(pending), _largest_node_cpus())
         try:
-            _tuner(records, pending, place, at_once, on_change).fit()
+            _tuner(records, pending, place, at_once, metered_trials(on_change)).fit()
         finally:
             shutil.rmtree(run.ray, ignore_errors=True)
 

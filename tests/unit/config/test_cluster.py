@@ -28,9 +28,9 @@ def node(config: dict[str, Any], name: str) -> dict[str, Any]:
     return found
 
 
-def rule(config: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = config["provider"]["security_group"]["IpPermissions"][0]
-    return found
+def open_to(config: dict[str, Any], **ranges: list[dict[str, str]]) -> None:
+    rule = {"FromPort": 22, "ToPort": 22, "IpProtocol": "tcp", **ranges}
+    config["provider"]["security_group"] = {"GroupName": "own", "IpPermissions": [rule]}
 
 
 FAULTS: dict[str, tuple[Fault, str]] = {
@@ -54,10 +54,14 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "no disk": (lambda c: node(c, "head")["node_config"].pop("BlockDeviceMappings"), "head: no"),
     "work on the head": (lambda c: node(c, "head").update(resources={"CPU": 4}), "CPU: 0"),
     "no end of idling": (lambda c: c.update(idle_timeout_minutes=100000), "idle_timeout"),
-    "ssh for everybody": (lambda c: rule(c).update(IpRanges=[{"CidrIp": "0.0.0.0/0"}]), "22 is"),
+    "ssh for everybody": (lambda c: open_to(c, IpRanges=[{"CidrIp": "0.0.0.0/0"}]), "22 is"),
     "ssh for everybody's IPv6": (
-        lambda c: rule(c).update(Ipv6Ranges=[{"CidrIpv6": "::/0"}]),
+        lambda c: open_to(c, Ipv6Ranges=[{"CidrIpv6": "::/0"}]),
         "everybody",
+    ),
+    "a group that the launcher makes": (
+        lambda c: node(c, "cpu")["node_config"].pop("SecurityGroupIds"),
+        "cpu: no SecurityGroupIds",
     ),
     "no token": (lambda c: c["docker"].update(run_options=[]), "RAY_AUTH_MODE"),
     "Ray's own start": (lambda c: c.pop("worker_start_ray_commands"), "without a token"),

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from cifar_ray.config.execution import ExecutionRequest
 from cifar_ray.config.job import (
+    EvaluateJob,
     Job,
     PredictJob,
     TrainJob,
@@ -106,6 +107,14 @@ def test_no_field_of_a_spec_takes_credentials() -> None:
     for place in ("data", "run"):
         with pytest.raises((InputError, ValidationError), match="leave user name"):
             tune_job(**{place: "s3://key:secret@bucket/x"})
+    for field in ("data", "destination", "weights"):
+        given = {**train_job().model_dump(), field: "s3://key:secret@bucket/x"}
+        with pytest.raises((InputError, ValidationError), match="leave user name"):
+            TrainJob.model_validate(given)
+    for field, place in (("data", "s3://k:s@b/x"), ("bundles", ("s3://b/x", "s3://k:s@b/y"))):
+        given = {"bundles": ("s3://b/x",), "data": "cifar10", "destination": "s3://b/z"}
+        with pytest.raises((InputError, ValidationError), match="leave user name"):
+            EvaluateJob.model_validate({**given, field: place})
 
 
 def test_an_at_sign_in_a_key_is_no_credential() -> None:

@@ -112,6 +112,21 @@ def test_local_training_data_is_refused_and_cifar10_is_not(server: JobServer) ->
     assert json.loads(server.files(sent.job_id)["spec.json"])["data"] == "cifar10"
 
 
+def test_local_pretrained_weights_are_refused_with_the_reason(server: JobServer) -> None:
+    asked = TrainJob(
+        data="cifar10",
+        destination="s3://bucket/runs/a",
+        config=get_recipe("cnn-122k"),
+        weights="weights/resnet50.pth",
+    )
+    with pytest.raises(InputError, match=r"--weights weights/resnet50.pth .*--shared-path"):
+        Submitter(Jobs(server.url)).submit(asked)
+    assert server.jobs == {}
+    sent = Submitter(Jobs(server.url), shared_path=True).submit(asked)
+    weights = json.loads(server.files(sent.job_id)["spec.json"])["weights"]
+    assert weights == str(Path("weights/resnet50.pth").absolute())
+
+
 def test_a_search_travels_with_its_space_and_the_place_that_it_writes_to(
     server: JobServer, tmp_path: Path
 ) -> None:

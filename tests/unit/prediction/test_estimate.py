@@ -132,7 +132,7 @@ def test_a_small_store_is_measured_whole() -> None:
     costs = true_costs(entries, seed=1)
     seen = survey(ListedSource(entries), images_per_shard=8)
     found = forecast_of(seen, trial_of(seen, costs, steady))
-    true_s = work_s(seen, costs) + DRIVER_S + 2 * START.cpu_s + SEALING.cpu_s
+    true_s = work_s(seen, costs) + DRIVER_S + 2 * START.cpu_s + SEALING.cpu_s + seen.cpu_seconds
     assert found.cpu_hours.expected * 3600 == pytest.approx(true_s)
     assert sum(found.stage_cpu_seconds.values()) == pytest.approx(true_s)
     # 30 images in parts of 8: each of two workers has two parts, the second one 8 + 6 images.
@@ -141,6 +141,15 @@ def test_a_small_store_is_measured_whole() -> None:
     assert (found.listed, found.parts, found.gpu_hours, found.money) == (30, 4, None, None)
     assert found.read_bytes.expected == sum(entry.size_bytes for entry in entries)
     assert found.written_bytes.expected == 30 * 100
+
+
+def test_a_worker_that_finds_no_shard_is_not_started_and_costs_nothing() -> None:
+    entries = store_of(30, seed=1)
+    seen = survey(ListedSource(entries), images_per_shard=10)
+    trial = trial_of(seen, true_costs(entries, seed=1), steady)
+    one, three, many = (forecast_of(seen, trial, Asked(n, 1)).cpu_hours for n in (1, 3, 40))
+    assert 3600 * (three.expected - one.expected) == pytest.approx(2 * START.cpu_s)
+    assert many == three
 
 
 def test_intervals_hold_what_they_say_in_stores_of_all_kinds_and_are_narrow() -> None:

@@ -14,15 +14,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunStatus
-from mlflow.exceptions import MlflowException
-
 from cifar_ray.config.training import TrainingSpec
 from cifar_ray.errors import InputError, printable
 from cifar_ray.training.epoch import EpochRow
 from cifar_ray.training.pipeline import Watcher
 from cifar_ray.training.place import open_place
+
+# Before MLflow is imported, which else tells its makers how it is used.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunStatus
+from mlflow.exceptions import MlflowException
 
 EXPERIMENT = "cifar-ray"
 """Unless MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID says otherwise."""

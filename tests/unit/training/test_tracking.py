@@ -1,6 +1,8 @@
 """What MLflow has of a training, in a real store of its own: a database file."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -126,6 +128,26 @@ def test_another_training_in_the_same_place_is_another_run(
     Path(spec.run).rename(Path(spec.run).with_name("moved"))
     start(spec)
     assert sorted(run.info.status for run in runs_of(client)) == ["FAILED", "FINISHED"]
+
+
+def test_mlflow_tells_its_makers_nothing_unless_the_user_lets_it(store: str) -> None:
+    script = (
+        "import cifar_ray.training.tracking\n"
+        "from mlflow.telemetry import get_telemetry_client\n"
+        "print(get_telemetry_client() is None)"
+    )
+    # MLflow takes a test or CI, which these variables tell of, for no user.
+    silent = {"MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "CI", "GITHUB_ACTIONS"}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in silent and not name.startswith("PYTEST")
+    }
+    environment["https_proxy"] = "http://127.0.0.1:9"  # nobody listens there
+    told = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert told.stdout == "True\n"
 
 
 def test_a_server_that_cannot_be_used_is_told_before_training(

@@ -1,8 +1,11 @@
 """Training with Ray Train: the loss curve of one process."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.training import TrainingSpec, override
@@ -14,6 +17,7 @@ from cifar_ray.training.loop import EpochRow, Ranks
 from cifar_ray.training.pipeline import Watcher
 from cifar_ray.training.pipeline import train as train_here
 from cifar_ray.training.resume import open_run
+from tests.cluster.conftest import processes_of
 from tests.drawing import draw_classes
 
 pytestmark = pytest.mark.usefixtures("session")
@@ -27,6 +31,8 @@ SETTINGS = (
     "class_weights=balanced",
     "schedule.name=plateau",
 )
+WORKER = "RayTrainWorker"
+"""In the title of a worker's process."""
 TOLERANCE = 1e-3
 """Of losses: sums of gradients are rounded in another order, and Adam divides by small ones."""
 
@@ -59,15 +65,37 @@ def test_two_workers_give_the_loss_curve_of_one_process(tmp_path: Path) -> None:
     assert not run.progress.exists()
 
 
-def test_two_workers_stream_a_share_each_and_find_every_copy(tmp_path: Path) -> None:
+def test_a_killed_worker_costs_an_epoch_and_no_weight_of_a_run_that_streams(
+    tmp_path: Path,
+) -> None:
     data = tmp_path / "classes"
     draw_classes(data, each=30)
     (data / "red" / "11.png").write_bytes((data / "red" / "10.png").read_bytes())
-    spec = spec_of(data, tmp_path / "run", 2, "stream.enabled=true", "stream.buffer_mib=1")
-    metrics = train_on_ray(spec, None, Watcher())
+    settings = ("epochs=20", "stream.enabled=true", "stream.buffer_mib=1")
+    whole, disturbed = (spec_of(data, tmp_path / name, 2, *settings) for name in ("whole", "run"))
+    metrics = train_on_ray(whole, None, Watcher())
     assert metrics["accuracy"] == 1.0
     assert metrics["duplicates"]["copies"] == 1
-    assert TrainingRun(Path(spec.run)).survey.exists()
+    run = TrainingRun(Path(disturbed.run))
+    done: list[int] = []
+
+    def kill(row: EpochRow) -> None:
+        if not done:
+            processes_of(WORKER)[0].kill()
+            done.append(len(json.loads(run.history.read_text())))
+
+    train_on_ray(disturbed, None, Watcher(on_epoch=kill))
+    assert done[0] < 20
+    ours, expected = (
+        load_file(folder / "model.safetensors")
+        for folder in (run.bundle, TrainingRun(Path(whole.run)).bundle)
+    )
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+    histories = [
+        json.loads(TrainingRun(Path(s.run)).history.read_text()) for s in (whole, disturbed)
+    ]
+    losses = [[row["train_loss"] for row in rows] for rows in histories]
+    assert losses[0] == losses[1]
 
 
 def test_wrong_data_is_told_as_without_ray(tmp_path: Path) -> None:

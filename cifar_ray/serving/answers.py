@@ -72,7 +72,7 @@ class Prediction(_Answer):
     model_config = ConfigDict(
         frozen=True,
         json_schema_extra={
-            "examples": [{"model": "speednet-2m-260dee7720c0", "results": [LABELLED, BROKEN]}]
+            "examples": [{"model": "speednet-2m-7960bf83d199", "results": [LABELLED, BROKEN]}]
         },
     )
 

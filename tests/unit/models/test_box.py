@@ -21,7 +21,7 @@ def test_it_weighs_little_and_says_how_it_was_trained() -> None:
     assert sum(path.stat().st_size for path in BOX.rglob("*")) <= 5_000_000
     record = json.loads((BOX / "bundle.json").read_text())
     trained_on, metrics = record["trained_on"], record["metrics"]
-    assert (trained_on["dataset"], trained_on["num_images"]) == ("cifar10", 47_500)
+    assert (trained_on["dataset"], trained_on["num_images"]) == ("cifar10", 48_500)
     assert f"train cifar10 --recipe {trained_on['recipe']}" in trained_on["command"]
     assert get_recipe(trained_on["recipe"]).network == record["network"]
     assert trained_on["seconds"] > 0

@@ -53,6 +53,8 @@ def write_part(store: Store, table: pa.Table, footer: PartFooter) -> None:
         buffer,
         compression={leaf: "none" if leaf in SOON_PACKED else "zstd" for leaf in leaves},
         use_dictionary=[leaf for leaf in leaves if leaf not in HARDLY_TWICE],
+        # So that damage is seen before a part's digest is written down: not all of it is packed.
+        write_page_checksum=True,
     )
     data: bytes = buffer.getvalue().to_pybytes()
     store.write(LabellingRun.part(ShardName.parse(footer.shard)), data)

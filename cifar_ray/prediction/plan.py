@@ -181,7 +181,7 @@ def destination_store(destination: str, source: SourceReference) -> Store:
     """Return DEST; it must lie outside SOURCE, or its files would be listed."""
     store = open_store(destination)
     store.check()
-    if _lies_inside(store, source):
+    if lies_inside(store, source):
         raise InputError(
             f"--out {printable(store.uri)} lies inside SOURCE {printable(source.uri)}, so that "
             "results would be listed as input. Give a place outside of it."
@@ -189,7 +189,8 @@ def destination_store(destination: str, source: SourceReference) -> Store:
     return store
 
 
-def _lies_inside(store: Store, source: SourceReference) -> bool:
+def lies_inside(store: Store, source: SourceReference) -> bool:
+    """Tell whether a place would be listed with SOURCE."""
     if isinstance(store, FolderStore):
         resolved, root = store.root.resolve(), Path(source.uri).resolve()
         return source.kind in FOLDERS and (resolved == root or root in resolved.parents)

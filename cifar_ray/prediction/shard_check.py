@@ -175,7 +175,7 @@ def _table(data: bytes | None, columns: tuple[str, ...]) -> pa.Table | None:
     if data is None:
         return None
     try:
-        table = pq.read_table(io.BytesIO(data))
+        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
     except (pa.ArrowException, OSError):
         return None
     return table if set(columns) <= set(table.column_names) else None

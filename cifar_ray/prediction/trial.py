@@ -18,14 +18,15 @@ from statistics import fmean
 from typing import IO
 
 from cifar_ray.config.labelling import RunRecord, SourceReference
-from cifar_ray.errors import CifarRayError, of_exit_code
+from cifar_ray.errors import CifarRayError, InputError, of_exit_code, printable
 from cifar_ray.models.backends import open_backend
 from cifar_ray.models.bundle import Bundle
+from cifar_ray.models.cache import cache_folder
 from cifar_ray.prediction.child import module_command
 from cifar_ray.prediction.events import WorkerError, from_line
 from cifar_ray.prediction.gauge import Round
 from cifar_ray.prediction.manifest import Manifest, RangeEnd, chunk_bytes, range_end_bytes
-from cifar_ray.prediction.plan import Plan, Prepared, Request, settle
+from cifar_ray.prediction.plan import Plan, Prepared, Request, lies_inside, settle
 from cifar_ray.prediction.report import Speed, report_page
 from cifar_ray.prediction.sealing import draw_up, unfit_parts
 from cifar_ray.prediction.sources import Entry
@@ -92,7 +93,8 @@ def run_trial(
     open_backend(plan.bundle, plan.record.execution)
     # No more than there are images: the run would start no further workers.
     few = min(num_workers, len(sample))
-    whole_s = fmean(_rehearse(command, few) for _ in range(REHEARSALS))
+    place = _outside(plan.source.reference)
+    whole_s = fmean(_rehearse(command, few, place) for _ in range(REHEARSALS))
     worker, rounds = _measure(plan, shards)
     sealing = _seal(plan)
     single_s = fmean(one.single_s for round_ in rounds for one in round_)
@@ -102,10 +104,22 @@ def run_trial(
     return Trial(plan.record, max(0.0, driver_s), worker, sealing, rounds)
 
 
-def _rehearse(command: Sequence[str], num_images: int) -> float:
+def _outside(source: SourceReference) -> Path:
+    """Return a folder for a real run's DEST, which no run lets lie inside SOURCE."""
+    for folder in (Path(tempfile.gettempdir()), cache_folder()):
+        if not lies_inside(FolderStore(folder), source):
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder
+    raise InputError(
+        f"SOURCE {printable(source.uri)} holds the folders of temporary files and of the cache. A "
+        "plan labels a few images into such a folder: name one outside with TMPDIR."
+    )
+
+
+def _rehearse(command: Sequence[str], num_images: int, place: Path) -> float:
     """Run all of a run over its first images, one a worker; CPU seconds of all its processes."""
     number = str(num_images)
-    with tempfile.TemporaryDirectory(prefix="_cifar-ray-") as folder:
+    with tempfile.TemporaryDirectory(prefix="_cifar-ray-", dir=place) as folder:
         options = ["--out", f"{folder}/run", "--limit", number, "--images-per-shard", "1"]
         options += ["--workers", number, "--local", "--max-failure-rate", "1"]
         before = os.times()

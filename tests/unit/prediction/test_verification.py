@@ -232,6 +232,22 @@ def test_a_gap_in_the_listing_is_neither_listed_over_nor_sealed(images: Path, ou
         unfit_parts(plan.store, plan.record, Manifest(plan.store, SHARD))
 
 
+def test_damage_in_any_column_is_seen_in_a_part_that_no_digest_is_known_of(out: Path) -> None:
+    (out / "receipt.json").unlink()
+    (out / "_parts.parquet").unlink()
+    part = out / PART.format(1)
+    whole = part.read_bytes()
+    rows = pq.read_metadata(part).row_group(0)
+    for column in map(rows.column, range(rows.num_columns)):
+        start = column.dictionary_page_offset or column.data_page_offset
+        data = bytearray(whole)
+        data[start + column.total_compressed_size - 1] ^= 0x01  # the end of its last page
+        part.write_bytes(data)
+        found = verify(FolderStore(out), lambda rows: None, open_too=True).differences
+        name = column.path_in_schema
+        assert [difference.where for difference in found] == ["0000-0000001"], name
+
+
 def test_a_damaged_run_that_is_not_sealed_is_repaired_too(
     images: Path, out: Path, sealed: Path
 ) -> None:

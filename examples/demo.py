@@ -109,7 +109,7 @@ def next_steps(out: Path) -> Text:
         ),
         (
             "Your own images and labels: train on a folder with a sub-folder a class",
-            f"{cifar_ray} train CLASSES --recipe speednet-box --local --out runs/mine",
+            f"{cifar_ray} train CLASSES --recipe speednet-box-start --local --out runs/mine",
             f"{cifar_ray} predict FOLDER --out labels --model runs/mine/bundle",
         ),
     ):

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 import torch
 from PIL import Image
 
@@ -45,8 +44,10 @@ def label(folder: str, bundle: Bundle) -> Iterator[list[Row]]:
     def preprocess(row: dict[str, Any]) -> dict[str, Any]:
         return {"path": row["path"], "image": transform(Image.fromarray(row["image"])).numpy()}
 
-    # Else Ray writes a token into the user's home.
+    # Else Ray writes a token into the user's home. It reads them when it is imported.
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    import ray
+
     ray.init(address="local", include_dashboard=False, log_to_driver=False)
     labels = (
         ray.data.read_images(folder, mode="RGB", include_paths=True)

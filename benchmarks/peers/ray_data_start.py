@@ -10,7 +10,6 @@ import secrets
 import time
 
 import numpy as np
-import ray
 
 
 class Torch:
@@ -24,8 +23,10 @@ class Torch:
 
 
 def main() -> None:
-    # Else Ray writes a token into the user's home.
+    # Else Ray writes a token into the user's home. It reads them when it is imported.
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    import ray
+
     ray.init(address="local", include_dashboard=False, log_to_driver=False)
     rows = ray.data.from_items([1]).map_batches(
         Torch, compute=ray.data.ActorPoolStrategy(size=1), num_cpus=0.5, batch_size=1

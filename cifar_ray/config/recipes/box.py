@@ -77,5 +77,4 @@ def speednet_box() -> TrainingConfig:
         validation_fraction=0.03,
         weights_dtype="bfloat16",
         expected_accuracy=0.912,
-        minutes=73,
     )

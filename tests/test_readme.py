@@ -15,7 +15,9 @@ from tests.drawing import draw_folder
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (REPOSITORY / "ARCHITECTURE.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^<!-- run -->\n```\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+SEARCH = (REPOSITORY / "docs" / "search.md").read_text(encoding="utf-8")
+RUN = re.compile(r"^<!-- run -->\n```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCKS = [*RUN.findall(README), *RUN.findall(SEARCH)]
 CLASSES = ("round", "square", "striped")
 
 
@@ -39,7 +41,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-# In the order of the README, since a recipe may use what an earlier one made.
+# In the order of the pages, since a recipe may use what an earlier one made.
 @pytest.mark.skipif(sys.platform == "win32", reason="runs a POSIX shell")
 @pytest.mark.timeout(900)  # several starts of PyTorch each, perhaps on a busy machine
 @pytest.mark.parametrize("block", BLOCKS, ids=[block.split(maxsplit=2)[1] for block in BLOCKS])
@@ -60,7 +62,7 @@ def test_commands_of_readme_run(block: str, home: Path) -> None:
 
 
 def test_recipes_of_readme_are_found() -> None:
-    assert len(BLOCKS) == 8
+    assert len(BLOCKS) == 9
 
 
 def test_pictures_and_links_of_readme_lead_somewhere() -> None:

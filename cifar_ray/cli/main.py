@@ -19,6 +19,7 @@ from cifar_ray.cli import (
     models,
     plan,
     predict,
+    recipes,
     serve,
     status,
     train,
@@ -57,7 +58,7 @@ def options(
 
 VERBS = (
     *(plan, predict, verify, status, export),
-    *(train, tune, evaluate, models),
+    *(train, recipes, tune, evaluate, models),
     *(jobs, cluster, doctor),
     *(serve, bot),
 )

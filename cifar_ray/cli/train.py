@@ -1,4 +1,4 @@
-"""`cifar-ray train` and `recipes`."""
+"""`cifar-ray train`."""
 
 import dataclasses
 import functools
@@ -47,9 +47,8 @@ REPORTS = "reports"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs."""
+    """Add the verb."""
     app.command("train", epilog=EXAMPLES)(train)
-    app.command("recipes", epilog="[bold]Example[/bold]\n\n  cifar-ray recipes --json")(recipes)
 
 
 def train(
@@ -311,55 +310,3 @@ def _show(spec: "TrainingSpec", metrics: dict[str, Any], as_json: bool) -> None:
     output.print(
         Text(f"Label with it:  cifar-ray predict FOLDER --out DEST --model {spec.run}/bundle")
     )
-
-
-def recipes(
-    json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
-) -> None:
-    """List what can be trained."""
-    from cifar_ray.config.recipes import RECIPES
-
-    rows = [_recipe_row(name) for name in RECIPES]
-    if json_:
-        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
-        return
-    output = Console(highlight=False)
-    for row in rows:
-        output.print(Text.assemble((row["name"], "bold"), f"  {row['description']}"))
-        output.print(Text(f"    {_in_words(row)}", style="dim"))
-    output.print(
-        "\nWhat was reached was reached on CIFAR-10 by a run of the recipe on two CPU cores."
-    )
-
-
-def _in_words(row: dict[str, Any]) -> str:
-    weights = f", from {row['weights']}" if row["pretrained"] else ""
-    parts = [
-        f"{row['network']} ({row['parameters']:,} parameters{weights})",
-        f"{row['epochs']} epochs, {row['schedule']} rate",
-    ]
-    if row["expected_accuracy"] is not None:
-        parts.append(f"reached {row['expected_accuracy']:.1%}")
-    if row["minutes"] is not None:
-        parts.append(f"{row['minutes']:g} min")
-    return " · ".join(parts)
-
-
-def _recipe_row(name: str) -> dict[str, Any]:
-    from cifar_ray.config.recipes import RECIPES, get_recipe
-    from cifar_ray.models import registry
-
-    config = get_recipe(name)
-    network = registry.get(config.network)
-    return {
-        "name": name,
-        "network": config.network,
-        "parameters": network.parameters,
-        "pretrained": config.transfer.pretrained,
-        "weights": "ImageNet's weights" if network.pretrained else "--weights FILE",
-        "epochs": config.epochs,
-        "schedule": config.schedule.name,
-        "expected_accuracy": config.expected_accuracy,
-        "minutes": config.minutes,
-        "description": (RECIPES[name].__doc__ or "").strip().partition("\n")[0],
-    }

@@ -112,7 +112,7 @@ def parse_space(name: str, text: str, config: TrainingConfig) -> Space:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{where} is not TOML: {printable(str(error))}.") from error
-    names = _leaves(config.model_dump())
+    names = list(config.flat())
     fields: dict[str, Distribution] = {}
     for short, table in _distribution_tables(tables, where).items():
         field = _full_name(short, names, where)
@@ -247,10 +247,3 @@ def show(value: JsonValue) -> str:
 
 def _reason(error: ValidationError) -> str:
     return printable(error.errors()[0]["msg"].removeprefix("Value error, ").rstrip("."))
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> list[str]:
-    names: list[str] = []
-    for name, value in values.items():
-        names += _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
-    return names

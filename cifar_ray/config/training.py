@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -151,7 +151,7 @@ def override(config: TrainingConfig, settings: list[str]) -> TrainingConfig:
             place = deeper if isinstance(deeper, dict) else {}
         if field not in place or isinstance(place[field], dict):
             raise InputError(
-                f"--set {key}: there is no such field. {did_you_mean(key, _keys(values))}"
+                f"--set {key}: there is no such field. {did_you_mean(key, config.flat())}"
             )
         place[field] = _value(text)
     try:
@@ -169,13 +169,3 @@ def _value(text: str) -> object:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _keys(values: dict[str, Any], prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for name, value in values.items():
-        if isinstance(value, dict):
-            keys += _keys(value, f"{prefix}{name}.")
-        else:
-            keys.append(prefix + name)
-    return keys

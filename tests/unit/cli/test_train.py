@@ -1,4 +1,4 @@
-"""`train` and `recipes` as a user gives them."""
+"""`train` as a user gives it."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from cifar_ray.cli.training_display import TrainingDisplay
-from cifar_ray.config.recipes import RECIPES, get_recipe
+from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.recipes.reports import REPORTED
 from cifar_ray.config.training import TrainingSpec
 from cifar_ray.training.epoch import EpochRow, Step
@@ -78,24 +78,6 @@ def test_mlflow_is_asked_for_by_the_name_of_its_extra_where_it_is_missing(
     assert code == 2
     assert "pip install 'cifar-ray[mlflow]'" in printed
     assert not run.exists()
-
-
-def test_recipes_are_listed_with_parameters_schedule_and_what_they_reached(cli: Cli) -> None:
-    code, printed = cli("recipes", "--json")
-    assert code == 0
-    listed = {row["name"]: row for row in json.loads(printed)}
-    assert list(listed) == list(RECIPES)
-    assert listed["cnn-2.9m"]["parameters"] == 2_915_114
-    assert listed["resnet-blocks"]["schedule"] == "staged"
-    assert listed["vgg16-frozen"]["pretrained"]
-    code, printed = cli("recipes")
-    assert code == 0
-    assert "cnn-3conv" in printed
-    words = " ".join(printed.split())
-    assert "resnet18 (11,181,642 parameters, from ImageNet's weights)" in words
-    assert (
-        "speednet-2m (2,194,552 parameters, from --weights FILE)" in words
-    )  # nobody publishes any
 
 
 def test_reports_end_with_a_table_and_a_page_of_the_bundles_that_exist(

@@ -1,0 +1,41 @@
+"""`recipes` as a user gives it."""
+
+import json
+
+from cifar_ray.config.recipes import RECIPES, get_recipe
+from cifar_ray.config.training import override
+from tests.unit.cli.conftest import Cli
+
+
+def test_recipes_are_listed_with_parameters_schedule_and_what_they_reached(cli: Cli) -> None:
+    code, printed = cli("recipes", "--json")
+    assert code == 0
+    listed = {row["name"]: row for row in json.loads(printed)}
+    assert list(listed) == list(RECIPES)
+    assert listed["cnn-2.9m"]["parameters"] == 2_915_114
+    assert listed["resnet-blocks"]["schedule"] == "staged"
+    assert listed["vgg16-frozen"]["pretrained"]
+    code, printed = cli("recipes")
+    assert code == 0
+    assert "cnn-3conv" in printed
+    words = " ".join(printed.split())
+    assert "resnet18 (11,181,642 parameters, from ImageNet's weights)" in words
+    assert (
+        "speednet-2m (2,194,552 parameters, from --weights FILE)" in words
+    )  # nobody publishes any
+
+
+def test_fields_of_a_recipe_are_shown_as_set_takes_them(cli: Cli) -> None:
+    for name in RECIPES:
+        code, printed = cli("recipes", name)
+        assert code == 0
+        assert override(get_recipe(name), printed.split("\n")[:-1]) == get_recipe(name)
+    code, printed = cli("recipes", "resnet-blocks", "--json")
+    assert code == 0
+    assert json.loads(printed)["schedule.stages"] == [[20, 3e-4], [10, 1e-4], [5, 5e-5]]
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest(cli: Cli) -> None:
+    code, printed = cli("recipes", "cnn-123k")
+    assert code == 2
+    assert "cnn-122k" in printed

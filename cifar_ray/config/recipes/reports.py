@@ -64,6 +64,8 @@ def cnn_122k() -> TrainingConfig:
         epochs=10,
         batch_size=32,
         optimizer=_ADAM,
+        # A constant rate reaches 69.5 % on these images, which are lossy: less than reported.
+        schedule=ScheduleConfig(name="cosine"),
         test_fraction=0.1,
         splits=SplitConfig(leave_test_images=True),
     )

@@ -15,7 +15,8 @@ from cifar_ray.training.search.budget import EpochBudget
 from cifar_ray.training.search.trial import attempt, cause, hold_trial, take_over, train_trial
 from tests.drawing import draw_classes
 
-BASE = override(get_recipe("cnn-122k"), ["epochs=3", "batch_size=16", "validation_fraction=0.2"])
+SETTINGS = ("epochs=3", "batch_size=16", "validation_fraction=0.2", "schedule.name=constant")
+BASE = override(get_recipe("cnn-122k"), list(SETTINGS))
 
 
 class Paused(BaseException):

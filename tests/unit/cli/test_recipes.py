@@ -2,8 +2,11 @@
 
 import json
 
+import pytest
+
 from cifar_ray.config.recipes import RECIPES, get_recipe
-from cifar_ray.config.training import override
+from cifar_ray.config.recipes.reports import REPORTED
+from cifar_ray.config.training import TrainingConfig, override
 from tests.unit.cli.conftest import Cli
 
 
@@ -23,6 +26,24 @@ def test_recipes_are_listed_with_parameters_schedule_and_what_they_reached(cli: 
     assert (
         "speednet-2m (2,194,552 parameters, from --weights FILE)" in words
     )  # nobody publishes any
+
+
+def test_a_recipe_that_was_not_run_shows_what_its_report_says_if_there_is_one(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untried = get_recipe("cnn-122k").model_copy(update={"expected_accuracy": None})
+    tried = untried.model_copy(update={"expected_accuracy": 0.7234, "minutes": 4.0})
+
+    def listed(config: TrainingConfig) -> str:
+        monkeypatch.setitem(RECIPES, "cnn-122k", lambda: config)
+        code, printed = cli("recipes")
+        assert code == 0
+        return printed
+
+    assert "rate · reached 72.3% · 4 min" in listed(tried)
+    assert "rate · not run on CIFAR-10 yet, reported 71.1%" in listed(untried)
+    monkeypatch.delitem(REPORTED, "cnn-122k")
+    assert "rate · not run on CIFAR-10 yet resnet50-frozen" in listed(untried)
 
 
 def test_fields_of_a_recipe_are_shown_as_set_takes_them(cli: Cli) -> None:

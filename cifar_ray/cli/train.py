@@ -304,6 +304,8 @@ def _show(spec: "TrainingSpec", metrics: dict[str, Any], as_json: bool) -> None:
     table.add_row("evaluated on", f"{metrics['num_images']:,} {metrics['evaluated_on']} images")
     for name in ("accuracy", "precision_macro", "recall_macro", "f1_macro"):
         table.add_row(name, f"{metrics[name]:.2%}")
+    if "accuracy_with_views" in metrics:
+        table.add_row("accuracy over views", f"{metrics['accuracy_with_views']:.2%}")
     table.add_row("loss", f"{metrics['loss']:.4f}")
     table.add_row("calibration error", f"{metrics['ece']:.2%}")
     if copies := metrics.get("duplicates", {}).get("copies"):

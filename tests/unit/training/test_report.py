@@ -83,6 +83,16 @@ def test_curves_are_of_training_and_validation_images_by_epoch(tmp_path: Path) -
     assert to_png(accuracy.draw, LIGHT)
 
 
+def test_accuracy_over_views_is_shown_where_it_was_measured(tmp_path: Path) -> None:
+    run = EvaluationRun(tmp_path / "out")
+    evaluation = make_evaluation(tmp_path, CIFAR10)
+    write_report(run, [evaluation], PROVENANCE)
+    assert "Over views" not in run.report.read_text()
+    evaluation.metrics["accuracy_with_views"] = 0.98765
+    write_report(run, [evaluation], PROVENANCE)
+    assert "98.77 % accuracy with test-time augmentation" in run.report.read_text()
+
+
 def test_many_classes_are_shown_by_their_extremes_and_in_a_folded_table(tmp_path: Path) -> None:
     labels = tuple(f"class {i:03}" for i in range(120))
     run = EvaluationRun(tmp_path / "out")

@@ -8,8 +8,6 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-NOT_FOR_SET = ("recipe", "expected_accuracy", "minutes")
-"""Fields that say what a recipe is, and change nothing of a training."""
 EXAMPLES = """
 [bold]Examples[/bold]
 
@@ -52,8 +50,10 @@ def recipes(
 
 def _show_fields(name: str, as_json: bool) -> None:
     from cifar_ray.config.recipes import get_recipe
+    from cifar_ray.config.training import TOLD
 
-    fields = {key: v for key, v in get_recipe(name).flat().items() if key not in NOT_FOR_SET}
+    left_out = TOLD | {"recipe"}
+    fields = {key: v for key, v in get_recipe(name).flat().items() if key not in left_out}
     if as_json:
         sys.stdout.write(json.dumps(fields, indent=2) + "\n")
         return

@@ -37,6 +37,8 @@ SUBMIT_EXAMPLES = """
   cifar-ray submit predict /mnt/photos --out /mnt/labels --shared-path --follow
 
   cifar-ray submit train cifar10 --recipe cnn-122k --out /mnt/runs/first --workers 4 --shared-path
+
+  cifar-ray submit train --from s3://bucket/runs/first --out s3://bucket/runs/again --set seed=1
 """
 JOBS_EXAMPLE = """
 [bold]Example[/bold]

@@ -130,8 +130,12 @@ def train(
             raise InputError(
                 f"--recipe reports puts a table and a page beside its runs: {out} is no folder."
             )
-        names = functools.partial(_spec_of_recipe, request)
-        reproduce(Path(runs), names, lambda s: _train(s, local, address), max_minutes)
+        reproduce(
+            Path(runs),
+            lambda name, run: _spec(request, name, None, run),
+            lambda spec: _train(spec, local, address),
+            max_minutes,
+        )
         return
     _run(_spec(request, recipe, from_, out), local, address, json_)
 
@@ -170,55 +174,55 @@ class _Request:
 
 def _spec(request: _Request, recipe: str | None, from_: str | None, out: str) -> "TrainingSpec":
     """Return the run of a recipe, or of another run."""
+    asked, config = _asked(request, recipe, from_)
+    return _spec_of_config(asked, config, _place(out))
+
+
+def _asked(
+    request: _Request, recipe: str | None, from_: str | None
+) -> "tuple[_Request, TrainingConfig]":
+    """Return what a recipe, or another run, makes of the command line, and the config."""
+    from cifar_ray.config.training import override
+
     if (recipe is None) == (from_ is None):
         raise InputError("Give one of --recipe NAME and --from RUN.")
-    run = _place(out)
     if from_ is None:
+        from cifar_ray.config.recipes import get_recipe
+
         assert recipe is not None, "checked above"
-        return _spec_of_recipe(request, recipe, run)
-    from cifar_ray.config.training import override
+        return request, override(get_recipe(recipe), request.settings)
     from cifar_ray.training.resume import read_spec
 
     there = read_spec(_place(from_))
-    here = _spec_of_recipe(
-        dataclasses.replace(request, data=request.data or there.data, settings=[]),
-        there.config.recipe,
-        run,
+    asked = dataclasses.replace(
+        request,
+        data=request.data or there.data,
+        weights=request.weights or there.weights,
+        settings=[*there.settings, *request.settings],
     )
-    return here.model_copy(
-        update={
-            "config": override(there.config, request.settings),
-            "weights": here.weights or there.weights,
-            "settings": (*there.settings, *request.settings),
-        }
-    )
+    return asked, override(there.config, request.settings)
 
 
 def _job(request: _Request, recipe: str | None, from_: str | None, out: str) -> "TrainJob":
-    """Return what travels to a cluster, which settles the rest by its own machines."""
+    """Return what travels to a cluster, which settles the rest by its own machines.
+
+    Another run is read here: its config travels, and nothing else of it.
+    """
     from cifar_ray.config.job import TrainJob
-    from cifar_ray.config.recipes import get_recipe
-    from cifar_ray.config.training import override
 
-    if recipe is None or from_ is not None or recipe == REPORTS:
-        raise InputError("A job trains one recipe: give --recipe NAME, and not --from.")
+    if recipe == REPORTS:
+        raise InputError("A job trains one recipe: give its name, and not `reports`.")
+    asked, config = _asked(request, recipe, from_)
     return TrainJob(
-        data=_data(request),
+        data=_data(asked),
         destination=out,
-        config=override(get_recipe(recipe), request.settings),
-        settings=tuple(request.settings),
-        weights=request.weights,
-        device=request.device,
-        workers=request.workers,
-        mlflow=request.mlflow,
+        config=config,
+        settings=tuple(asked.settings),
+        weights=asked.weights,
+        device=asked.device,
+        workers=asked.workers,
+        mlflow=asked.mlflow,
     )
-
-
-def _spec_of_recipe(request: _Request, recipe: str, run: str) -> "TrainingSpec":
-    from cifar_ray.config.recipes import get_recipe
-    from cifar_ray.config.training import override
-
-    return _spec_of_config(request, override(get_recipe(recipe), request.settings), run)
 
 
 def _spec_of_config(request: _Request, config: "TrainingConfig", run: str) -> "TrainingSpec":
@@ -300,6 +304,8 @@ def _show(spec: "TrainingSpec", metrics: dict[str, Any], as_json: bool) -> None:
     table.add_row("evaluated on", f"{metrics['num_images']:,} {metrics['evaluated_on']} images")
     for name in ("accuracy", "precision_macro", "recall_macro", "f1_macro"):
         table.add_row(name, f"{metrics[name]:.2%}")
+    if "accuracy_with_views" in metrics:
+        table.add_row("accuracy over views", f"{metrics['accuracy_with_views']:.2%}")
     table.add_row("loss", f"{metrics['loss']:.4f}")
     table.add_row("calibration error", f"{metrics['ece']:.2%}")
     if copies := metrics.get("duplicates", {}).get("copies"):

@@ -16,6 +16,9 @@ from cifar_ray.errors import InputError, did_you_mean
 FROM_SCRATCH = ("transfer.pretrained=false", "transfer.frozen_epochs=0")
 """Settings that make a recipe do without pretrained weights."""
 
+TOLD = frozenset({"expected_accuracy", "minutes"})
+"""Fields of a config that tell of its recipe, and change nothing of a training."""
+
 
 class TransferConfig(FrozenConfig):
     """Training that starts from ImageNet's weights, and holds them for a while or for good."""

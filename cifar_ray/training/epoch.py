@@ -27,7 +27,9 @@ class EpochRow:
     learning_rate: float
     seconds: float
     images_per_second: float
+    train_accuracy: float | None = None
+    """Of the batches as they pass; None where images are mixed, since those have two labels."""
 
     def as_dict(self) -> dict[str, float]:
-        """Return the row as JSON has it."""
-        return asdict(self)
+        """Return the row as JSON has it, without what there is none of."""
+        return {name: value for name, value in asdict(self).items() if value is not None}

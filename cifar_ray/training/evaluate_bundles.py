@@ -15,9 +15,11 @@ from cifar_ray.errors import InputError
 from cifar_ray.models.backends.base import Pending
 from cifar_ray.models.backends.resolve import open_backend, resolve_execution
 from cifar_ray.models.bundle import Bundle
+from cifar_ray.models.fetching import IN_RUN
 from cifar_ray.models.opening import open_bundle
 from cifar_ray.models.torchvision_table import PREFIX
 from cifar_ray.runs import EvaluationRun, TrainingRun
+from cifar_ray.storage import S3_SCHEME, open_store
 from cifar_ray.training.evaluation import Evaluation
 from cifar_ray.training.held_out import HeldOut, load_held_out
 from cifar_ray.training.metrics import Logits, Timing, evaluate
@@ -54,7 +56,7 @@ def evaluate_bundles(
     labels = next(iter(bundles.values())).spec.labels
     held_out = load_held_out(data, labels)
     evaluations = []
-    for name, bundle in zip(_names(places), bundles.values(), strict=True):
+    for name, (place, bundle) in zip(_names(places), bundles.items(), strict=True):
         logits, timing = predict(bundle, held_out, device, partial(on_images, name))
         # Bundles may have the same labels in another order; one page has one order.
         logits = logits[:, [bundle.spec.labels.index(label) for label in labels]]
@@ -65,7 +67,7 @@ def evaluate_bundles(
             **evaluate(logits, held_out.labels, labels, bundle.spec.temperature, timing),
         }
         evaluations.append(
-            Evaluation(name, bundle, held_out, logits, metrics, _history(bundle.path.parent))
+            Evaluation(name, bundle, held_out, logits, metrics, _history(place, bundle))
         )
     write_report(run, evaluations, _provenance(evaluations))
     write_json(run.metrics, metrics_content(evaluations))
@@ -160,12 +162,15 @@ def _refuse_other_labels(bundles: dict[str, Bundle]) -> None:
             )
 
 
-def _history(run: Path) -> list[dict[str, Any]]:
+def _history(place: str, bundle: Bundle) -> list[dict[str, Any]]:
     """Return the history of the training run that a bundle lies in, or nothing."""
-    path = TrainingRun(run).history
-    if not path.is_file():
+    run = str(bundle.path.parent)
+    if place.startswith(S3_SCHEME):  # the bundle itself lies in the cache
+        run = place.rstrip("/").removesuffix(f"/{IN_RUN}")
+    try:
+        rows: list[dict[str, Any]] = json.loads(open_store(run).read(TrainingRun.HISTORY))
+    except FileNotFoundError:
         return []
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     return rows
 
 

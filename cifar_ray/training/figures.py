@@ -143,7 +143,8 @@ def _training(evaluations: Sequence[Evaluation]) -> list[Plot]:
             if (rows := evaluation.history)
             for column, text in columns.items()
             # Several models side by side: what they do on images that they were not trained on.
-            if column in rows[0] and (len(evaluations) == 1 or column.startswith("validation"))
+            if (len(evaluations) == 1 or column.startswith("validation"))
+            and any(column in row for row in rows)
         }
         if curves:
             ends = "; ".join(
@@ -157,8 +158,10 @@ def _training(evaluations: Sequence[Evaluation]) -> list[Plot]:
 
 
 def _column(rows: Sequence[Mapping[str, Any]], column: str) -> plots.Curve:
-    epochs = np.array([row["epoch"] + 1 for row in rows], dtype=np.float64)
-    return epochs, np.array([row[column] for row in rows], dtype=np.float64)
+    """Return a curve of the epochs that have the column: a search may change what images are."""
+    found = [(row["epoch"] + 1, row[column]) for row in rows if column in row]
+    epochs, values = np.array(found, dtype=np.float64).T
+    return epochs, values
 
 
 def _compare_roc(evaluations: Sequence[Evaluation]) -> list[Plot]:

@@ -33,6 +33,7 @@ from cifar_ray.training.batches import Batch, Batches, Statistics
 from cifar_ray.training.dataset import LabelledImages
 from cifar_ray.training.epoch import EpochRow as EpochRow
 from cifar_ray.training.epoch import Step as Step
+from cifar_ray.training.mixing import is_mixing
 from cifar_ray.training.optimizer import build_optimizers
 from cifar_ray.training.schedule import learning_rate_factor, set_learning_rate
 from cifar_ray.training.views import mean_logits
@@ -106,8 +107,11 @@ class Trainer:
         data: LabelledImages,
         on_step: Callable[[Step], None],
         history: Sequence[EpochRow] = (),
-    ) -> float:
-        """Train one epoch (from 0, after those in `history`); return the mean loss an image."""
+    ) -> tuple[float, float | None]:
+        """Train one epoch (from 0, after those in `history`); return mean loss and accuracy.
+
+        They are of the batches as they pass; the accuracy is None where images are mixed.
+        """
         seed = self.config.seed * 1_000_003 + epoch
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed * 4099 + self.ranks.rank)
@@ -115,12 +119,14 @@ class Trainer:
         weights = self._class_weights(data)
         num_steps = self.batches.num_steps(len(data))
         started = told = time.monotonic()
-        total_loss, num_images = torch.zeros(1, dtype=torch.float64, device=self.device), 0
+        totals, num_images = torch.zeros(2, dtype=torch.float64, device=self.device), 0
+        total_loss, num_right = totals
         for step, batch in enumerate(self.batches.epoch(epoch, data, generator)):
             factor = learning_rate_factor(self.config, epoch * num_steps + step, num_steps, history)
             set_learning_rate(self.optimizers, factor)
-            loss = self._step(network, batch, weights)
+            loss, right = self._step(network, batch, weights)
             total_loss.add_(loss, alpha=len(batch.labels))
+            num_right.add_(right)
             num_images += batch.num_images
             now = time.monotonic()
             # Reading the loss waits for the device; a display needs it now and then.
@@ -129,14 +135,14 @@ class Trainer:
                 rate = (step + 1) * self.config.batch_size / (now - started)
                 on_step(Step(epoch, step + 1, num_steps, float(loss), now - started, rate))
         self._share_statistics()
-        self.ranks.add(total_loss)
-        mean_loss = float(total_loss) / num_images
+        self.ranks.add(totals)
+        mean_loss, accuracy = (totals / num_images).tolist()
         if not math.isfinite(mean_loss):
             raise CifarRayError(
                 f"The loss is no longer finite in epoch {epoch + 1}: training has diverged. Try a "
                 "smaller --set optimizer.learning_rate, in a new --out."
             )
-        return mean_loss
+        return mean_loss, None if is_mixing(self.config.augment) else accuracy
 
     def validate(self, data: LabelledImages) -> tuple[float, float]:
         """Return mean loss and accuracy of the averaged weights, each rank summing a share."""
@@ -163,7 +169,10 @@ class Trainer:
             hold_statistics(self.network, self.head)
         return self.wrapped
 
-    def _step(self, network: nn.Module, batch: Batch, weights: Tensor | None) -> Tensor:
+    def _step(
+        self, network: nn.Module, batch: Batch, weights: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Train on a batch; return its mean loss, and how many images the network had right."""
         with self._autocast():
             logits = network(batch.inputs)
         logits = logits.float()
@@ -179,7 +188,7 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
         self.average.follow()
-        return loss.detach()
+        return loss.detach(), (logits.detach().argmax(dim=1) == batch.labels).sum()
 
     def _loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
         smoothing = self.config.label_smoothing

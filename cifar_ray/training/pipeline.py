@@ -155,7 +155,7 @@ def run_epoch(
 ) -> EpochRow:
     """Train one epoch, before which those in `history` were trained, and validate."""
     started = time.monotonic()
-    train_loss = trainer.train_epoch(epoch, data, watcher.on_step, history)
+    train_loss, train_accuracy = trainer.train_epoch(epoch, data, watcher.on_step, history)
     seconds = time.monotonic() - started
     validation_loss, validation_accuracy = trainer.validate(validation)
     return EpochRow(
@@ -166,6 +166,7 @@ def run_epoch(
         learning_rate=trainer.learning_rate(),
         seconds=seconds,
         images_per_second=len(data) / seconds,
+        train_accuracy=train_accuracy,
     )
 
 

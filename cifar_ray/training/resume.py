@@ -6,14 +6,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cifar_ray.config.training import TrainingSpec
+from cifar_ray.config.training import TOLD, TrainingSpec
 from cifar_ray.errors import InputError
 from cifar_ray.training.pipeline import write_json
 from cifar_ray.training.place import open_place
 
-FREE_TO_CHANGE = frozenset(
-    {"run", "device", "threads", "workers", "settings", "mlflow", "code_version"}
-)
+FREE_TO_CHANGE = TOLD | {
+    *("run", "device", "threads", "workers", "settings", "mlflow", "code_version")
+}
 """What may differ from one start of a run to the next."""
 
 

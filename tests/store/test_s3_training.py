@@ -230,6 +230,8 @@ def test_a_bundle_in_a_bucket_is_trained_evaluated_and_found_by_the_run(
             run()
         assert exit_.value.code in (0, None)
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["num_images"] == 60
+    plots = {path.name for path in (tmp_path / "out" / "plots").iterdir()}
+    assert {"loss.png", "accuracy.png"} <= plots  # by epoch, of the run's history
     folder = fetch_bundle(f"{place}/run/bundle")
     assert folder == fetch_bundle(f"{place}/run")
     assert Bundle.load(folder).spec.labels == ("blue", "green", "red")

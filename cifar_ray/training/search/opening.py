@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from cifar_ray.config.search import SearchSpec, check_search
+from cifar_ray.config.training import TOLD
 from cifar_ray.errors import InputError, printable
 from cifar_ray.models import registry
 from cifar_ray.runs import SearchRun
@@ -91,7 +92,7 @@ def _refuse_others_folder(run: SearchRun) -> None:
 
 
 def _check_same(there: SearchSpec, now: SearchSpec) -> None:
-    old, new = there.model_dump(mode="json"), now.model_dump(mode="json")
+    old, new = (s.model_dump(mode="json", exclude={"config": set(TOLD)}) for s in (there, now))
     differences = [
         f"{name}: there {printable(str(old[name]))}, now {printable(str(new[name]))}"
         for name in old

@@ -2,8 +2,12 @@
 
 import json
 
+import pytest
+
+from cifar_ray.cli.recipes import recipes
 from cifar_ray.config.recipes import RECIPES, get_recipe
-from cifar_ray.config.training import override
+from cifar_ray.config.recipes.reports import REPORTED
+from cifar_ray.config.training import TrainingConfig, override
 from tests.unit.cli.conftest import Cli
 
 
@@ -25,11 +29,34 @@ def test_recipes_are_listed_with_parameters_schedule_and_what_they_reached(cli: 
     )  # nobody publishes any
 
 
-def test_fields_of_a_recipe_are_shown_as_set_takes_them(cli: Cli) -> None:
-    for name in RECIPES:
-        code, printed = cli("recipes", name)
+def test_a_recipe_that_was_not_run_shows_what_its_report_says_if_there_is_one(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untried = get_recipe("cnn-122k").model_copy(update={"expected_accuracy": None})
+    tried = untried.model_copy(update={"expected_accuracy": 0.7234, "minutes": 4.0})
+
+    def listed(config: TrainingConfig) -> str:
+        monkeypatch.setitem(RECIPES, "cnn-122k", lambda: config)
+        code, printed = cli("recipes")
         assert code == 0
-        assert override(get_recipe(name), printed.split("\n")[:-1]) == get_recipe(name)
+        return printed
+
+    assert "rate · reached 72.3% · 4 min" in listed(tried)
+    assert "rate · not run on CIFAR-10 yet, reported 71.1%" in listed(untried)
+    monkeypatch.delitem(REPORTED, "cnn-122k")
+    assert "rate · not run on CIFAR-10 yet resnet50-frozen" in listed(untried)
+
+
+def test_fields_of_a_recipe_are_shown_as_set_takes_them(
+    cli: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = get_recipe("cnn-122k")
+    told = ("recipe", "expected_accuracy", "minutes")
+    for name in RECIPES:
+        recipes(name)
+        settings = capsys.readouterr().out.splitlines()
+        kept = {field: getattr(get_recipe(name), field) for field in told}
+        assert override(config, settings).model_copy(update=kept) == get_recipe(name)
     code, printed = cli("recipes", "resnet-blocks", "--json")
     assert code == 0
     assert json.loads(printed)["schedule.stages"] == [[20, 3e-4], [10, 1e-4], [5, 5e-5]]

@@ -14,8 +14,14 @@ from tests.drawing import draw
 from tests.unit.models.bundles import make_bundle
 
 HISTORY: list[dict[str, Any]] = [
-    {"epoch": i, "train_loss": 2 / (i + 1), "validation_loss": 2.2 / (i + 1), **accuracy}
-    for i, accuracy in enumerate({"validation_accuracy": 0.2 * i} for i in range(4))
+    {
+        "epoch": i,
+        "train_loss": 2 / (i + 1),
+        "validation_loss": 2.2 / (i + 1),
+        "train_accuracy": 0.25 * i,
+        "validation_accuracy": 0.2 * i,
+    }
+    for i in range(4)
 ]
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from cifar_ray.errors import InputError
 from cifar_ray.images.labels import CIFAR10
 from cifar_ray.models.bundle import Bundle, save_bundle
-from cifar_ray.runs import EvaluationRun
+from cifar_ray.runs import EvaluationRun, TrainingRun
 from cifar_ray.training.evaluate_bundles import evaluate_bundles, predict
 from cifar_ray.training.held_out import load_held_out, match_labels
 from tests.drawing import draw_classes
@@ -63,6 +63,17 @@ def test_logits_are_those_of_the_reference_for_every_image(classes: Path, tmp_pa
         expected = classifier(torch.from_numpy(held_out.pixels(range(24), preprocess)))
     np.testing.assert_allclose(logits, expected.numpy(), atol=1e-5)
     assert (timing.num_images, done[-1]) == (24, 24)
+
+
+def test_curves_are_of_the_run_that_a_bundle_lies_in(classes: Path, tmp_path: Path) -> None:
+    rows = [{"epoch": 0, "train_loss": 2.0, "validation_loss": 2.1, "validation_accuracy": 0.5}]
+    run = TrainingRun(tmp_path / "run")
+    save(run.bundle, COLOURS)
+    run.history.write_text(json.dumps(rows))
+    alone = save(tmp_path / "model", COLOURS, seed=1)
+    places = [str(run.folder), str(alone.path)]
+    found = evaluate_bundles(places, str(classes), tmp_path / "out")
+    assert [evaluation.history for evaluation in found] == [rows, []]
 
 
 def test_bundles_of_the_same_labels_in_another_order_are_compared(

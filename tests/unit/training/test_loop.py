@@ -16,11 +16,11 @@ from cifar_ray.training.views import mean_logits
 STATISTICS = ((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 
 
-def trainer_of(*settings: str) -> Trainer:
+def trainer_of(*settings: str, ranks: Ranks | None = None) -> Trainer:
     torch.manual_seed(0)
     config = override(get_recipe("cnn-122k"), ["batch_size=10", *settings])
     network = registry.build("cnn-122k", 3)
-    return Trainer(config, network, STATISTICS, torch.device("cpu"), Ranks())
+    return Trainer(config, network, STATISTICS, torch.device("cpu"), ranks or Ranks())
 
 
 def drawn(labels: list[int]) -> LabelledImages:
@@ -69,7 +69,27 @@ def test_the_mean_loss_is_over_images_though_the_last_batch_is_short() -> None:
     data = drawn([0, 1, 2] * 4)
     trainer = trainer_of("optimizer.learning_rate=1e-12")
     expected, _ = trainer.validate(data)
-    assert abs(trainer.train_epoch(0, data, lambda step: None) - expected) < 1e-4
+    loss, _ = trainer.train_epoch(0, data, lambda step: None)
+    assert abs(loss - expected) < 1e-4
+
+
+def test_training_accuracy_counts_the_images_of_all_ranks() -> None:
+    data = drawn([0, 1, 2] * 7)
+    slow = ("optimizer.learning_rate=1e-12", "batch_size=7")
+    _, expected = trainer_of(*slow).validate(data)
+    assert 0 < expected < 1
+    assert trainer_of(*slow).train_epoch(0, data, lambda step: None)[1] == expected
+    sums: list[torch.Tensor] = []
+    for rank in range(2):
+        trainer = trainer_of(*slow, ranks=Ranks(rank, 2, add=lambda totals: sums.append(totals)))
+        trainer.train_epoch(0, data, lambda step: None)
+    assert float(sums[0][1] + sums[1][1]) == expected * len(data)
+
+
+def test_mixed_images_have_no_training_accuracy() -> None:
+    trainer = trainer_of("augment.mixup_alpha=0.2")
+    _, accuracy = trainer.train_epoch(0, drawn([0, 1, 2] * 10), lambda step: None)
+    assert accuracy is None
 
 
 def test_a_display_hears_of_the_last_step_of_an_epoch() -> None:

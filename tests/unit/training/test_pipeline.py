@@ -128,6 +128,8 @@ def test_a_finished_run_gives_its_metrics_and_another_config_is_refused(
     assert metrics["accuracy"] == 1.0
     with pytest.raises(InputError, match="batch_size: there 32, now 16"):
         open_run(spec_of(classes, whole.folder, "batch_size=16"))
+    # Of a later version, in which the recipe tells what it reached.
+    assert open_run(spec_of(classes, whole.folder, "expected_accuracy=0.7", "minutes=4"))
 
 
 def test_a_folder_of_other_things_is_not_taken_for_a_run(classes: Path, tmp_path: Path) -> None:

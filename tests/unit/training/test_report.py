@@ -1,6 +1,7 @@
 """The evaluation's page and plots: all that it promises, for few classes and many, escaped."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from PIL import Image
 
 from cifar_ray.images.labels import CIFAR10
 from cifar_ray.runs import EvaluationRun
+from cifar_ray.training.figures import model_plots
+from cifar_ray.training.plots import LIGHT, to_png
 from cifar_ray.training.report import Provenance, write_report
 from tests.unit.training.evaluated import make_evaluation
 
@@ -65,6 +68,29 @@ def test_the_page_says_how_far_its_numbers_can_be_trusted(one: EvaluationRun) ->
     assert "Chosen &lt;img" in page
     assert "Warned &lt;img" in page
     assert page.count("Evidence for") == 20
+
+
+def test_curves_are_of_training_and_validation_images_by_epoch(tmp_path: Path) -> None:
+    evaluation = make_evaluation(tmp_path, CIFAR10)
+    loss, accuracy = model_plots(evaluation)[-2:]
+    assert "training images: 2.000 to 0.500; validation images: 2.200 to 0.550" in loss.alt
+    assert "training images: 0.0% to 75.0%; validation images: 0.0% to 60.0%" in accuracy.alt
+    # Of a population of trials, whose last epochs mixed images.
+    rows = [dict(row) for row in evaluation.history]
+    del rows[-1]["train_accuracy"]
+    accuracy = model_plots(replace(evaluation, history=rows))[-1]
+    assert "training images: 0.0% to 50.0%; validation images: 0.0% to 60.0%" in accuracy.alt
+    assert to_png(accuracy.draw, LIGHT)
+
+
+def test_accuracy_over_views_is_shown_where_it_was_measured(tmp_path: Path) -> None:
+    run = EvaluationRun(tmp_path / "out")
+    evaluation = make_evaluation(tmp_path, CIFAR10)
+    write_report(run, [evaluation], PROVENANCE)
+    assert "Over views" not in run.report.read_text()
+    evaluation.metrics["accuracy_with_views"] = 0.98765
+    write_report(run, [evaluation], PROVENANCE)
+    assert "98.77 % accuracy with test-time augmentation" in run.report.read_text()
 
 
 def test_many_classes_are_shown_by_their_extremes_and_in_a_folded_table(tmp_path: Path) -> None:

@@ -144,6 +144,11 @@ def test_the_same_search_goes_on_and_another_one_is_refused(tmp_path: Path) -> N
     assert read_search(tmp_path / "run") == spec
     with pytest.raises(InputError, match="num_trials: there 16, now 8"):
         open_search(spec.model_copy(update={"num_trials": 8}))
+    # Of a later version, in which the recipe tells what it reached.
+    told = spec.config.model_copy(update={"expected_accuracy": 0.123, "minutes": 4.5})
+    open_search(spec.model_copy(update={"config": told}))
+    with pytest.raises(InputError, match="config: there"):
+        open_search(spec.model_copy(update={"config": told.model_copy(update={"seed": 9})}))
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:

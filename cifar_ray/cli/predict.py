@@ -14,7 +14,16 @@ from rich.text import Text
 from cifar_ray.cli import job_specs
 from cifar_ray.cli.boundary import console
 from cifar_ray.cli.display import LabellingDisplay, duration, shown_dashboard
-from cifar_ray.cli.options import BatchSize, Device, ImagesPerShard, Model, Precision, Root, Weights
+from cifar_ray.cli.options import (
+    BatchSize,
+    Dashboard,
+    Device,
+    ImagesPerShard,
+    Model,
+    Precision,
+    Root,
+    Weights,
+)
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.errors import InputError
 
@@ -133,9 +142,7 @@ def predict(
         bool, typer.Option("--fresh", help="Delete the run that DEST holds, and start over.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    dashboard: Annotated[
-        bool, typer.Option("--dashboard", help="With Ray on this machine: start its dashboard.")
-    ] = False,
+    dashboard: Dashboard = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Say where the time went, stage by stage.")
     ] = False,

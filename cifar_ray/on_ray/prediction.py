@@ -31,7 +31,7 @@ from cifar_ray.on_ray.metrics import LabellingMeter
 from cifar_ray.on_ray.session import Session, ray_session
 from cifar_ray.on_ray.shards import Blocks, ShardSource, listing_tasks, naming_task
 from cifar_ray.on_ray.worker import ShardWorker
-from cifar_ray.prediction.engine import MAX_DEATHS, RunEvent, StorePatience
+from cifar_ray.prediction.engine import RunEvent, StorePatience
 from cifar_ray.prediction.events import (
     Event,
     Progress,
@@ -160,7 +160,9 @@ def shard_dataset(
             num_gpus=actors.num_gpus,
             fn_constructor_args=worker,
             max_restarts=MAX_RESTARTS,
-            max_task_retries=MAX_DEATHS - 1,
+            # Those that fail because a node is dead, which takes the cluster some time to notice,
+            # would count too. The board counts deaths.
+            max_task_retries=-1,
         )
         return dataset
 

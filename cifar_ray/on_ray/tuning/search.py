@@ -13,14 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.search import Searcher
 
 from cifar_ray.config.search import SearchSpec, planned
 from cifar_ray.errors import InputError
 from cifar_ray.on_ray.metrics import metered_trials
-from cifar_ray.on_ray.session import Session, ray_session
+from cifar_ray.on_ray.session import Session, node_cpus, ray_session
 from cifar_ray.on_ray.tuning.events import RecordingCallback
 from cifar_ray.on_ray.tuning.parallel import DRIVER_CPUS, parallel_trainable
 from cifar_ray.on_ray.tuning.schedulers import make_scheduler
@@ -69,7 +68,7 @@ def search(records: Records, address: str | None, on_change: Callable[[Records],
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     with ray_session(address) as session:
-        place, at_once = share_out(spec, session, len(pending), _largest_node_cpus())
+        place, at_once = share_out(spec, session, len(pending), max(node_cpus()))
         try:
             _tuner(records, pending, place, at_once, metered_trials(on_change)).fit()
         finally:
@@ -197,9 +196,3 @@ def share_out(
         workers=workers,
     )
     return place, at_once
-
-
-def _largest_node_cpus() -> float:
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    cpus: list[float] = [node["Resources"].get("CPU", 0.0) for node in nodes if node["Alive"]]
-    return max(cpus)

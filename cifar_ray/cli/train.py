@@ -17,6 +17,7 @@ from rich.text import Text
 
 from cifar_ray import __version__
 from cifar_ray.cli.boundary import console
+from cifar_ray.cli.connection import HERE, connected
 from cifar_ray.cli.display import shown_dashboard
 from cifar_ray.cli.downloads import bring
 from cifar_ray.cli.job_specs import Submit
@@ -116,7 +117,7 @@ def train(
         raise InputError("--dashboard is Ray's, and --local trains without Ray: leave one out.")
     address = address or os.environ.get("RAY_ADDRESS")
     local = local or (workers == 1 and address is None and not dashboard)
-    where = _Where(local, address, dashboard)
+    where = _Where(local, None if local else address, dashboard)
     settings = [*(FROM_SCRATCH if from_scratch else ()), *(set_ or ())]
     request = _Request(data, str(weights) if weights else None, device, workers, settings, mlflow)
     if isinstance(context.obj, Submit):
@@ -136,8 +137,12 @@ def train(
             raise InputError(
                 f"--recipe reports puts a table and a page beside its runs: {out} is no folder."
             )
-        names = functools.partial(_spec_of_recipe, request)
-        reproduce(Path(runs), names, lambda s: _train(s, where), max_minutes)
+
+        def spec_of(name: str, run: str) -> "TrainingSpec":
+            return _settled(_spec_of_recipe(request, name, run), where)
+
+        with connected(where.address):
+            reproduce(Path(runs), spec_of, lambda s: _train(s, where), max_minutes)
         return
     _run(_spec(request, recipe, from_, out), where, json_)
 
@@ -163,11 +168,13 @@ class _Where:
 def _run(spec: "TrainingSpec", where: _Where, as_json: bool) -> None:
     from cifar_ray.training.resume import open_run
 
-    metrics = open_run(spec)
-    if metrics is not None:
-        console.print(Text(f"{spec.run} is complete already; nothing to do."))
-    else:
-        metrics = _train(spec, where)
+    with connected(where.address):
+        spec = _settled(spec, where)
+        metrics = open_run(spec)
+        if metrics is not None:
+            console.print(Text(f"{spec.run} is complete already; nothing to do."))
+        else:
+            metrics = _train(spec, where)
     _show(spec, metrics, as_json)
 
 
@@ -237,9 +244,8 @@ def _spec_of_recipe(request: _Request, recipe: str, run: str) -> "TrainingSpec":
 
 
 def _spec_of_config(request: _Request, config: "TrainingConfig", run: str) -> "TrainingSpec":
-    """Settle what depends on the machine that drives the run."""
+    """Settle what depends on the machine that drives the run, but for the device."""
     from cifar_ray.config.training import TrainingSpec
-    from cifar_ray.training.device import choose_device
 
     data, weights = _data(request), request.weights
     if request.mlflow and find_spec("mlflow") is None:
@@ -249,13 +255,26 @@ def _spec_of_config(request: _Request, config: "TrainingConfig", run: str) -> "T
         data=data if data == "cifar10" else _place(data),
         run=run,
         weights=str(Path(weights).expanduser().absolute()) if weights else None,
-        device=choose_device(request.device),
+        device=request.device,
         threads=max(1, usable_cores() // request.workers),
         workers=request.workers,
         settings=tuple(request.settings),
         mlflow=request.mlflow,
         code_version=__version__,
     )
+
+
+def _settled(spec: "TrainingSpec", where: _Where) -> "TrainingSpec":
+    """Settle the device, by the machines that train."""
+    if where.address in HERE:
+        from cifar_ray.training.device import choose_device
+
+        device = choose_device(spec.device)
+    else:
+        from cifar_ray.on_ray.placing import training_device
+
+        device = training_device(where.address, spec.device, spec.workers)
+    return spec.model_copy(update={"device": device})
 
 
 def _place(uri: str) -> str:

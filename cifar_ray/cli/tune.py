@@ -14,6 +14,7 @@ from rich.text import Text
 
 from cifar_ray import __version__
 from cifar_ray.cli.boundary import console
+from cifar_ray.cli.connection import HERE, connected
 from cifar_ray.cli.display import duration, shown_dashboard
 from cifar_ray.cli.downloads import bring
 from cifar_ray.cli.job_specs import Submit
@@ -24,6 +25,7 @@ from cifar_ray.errors import CifarRayError, InputError, printable
 if TYPE_CHECKING:
     from cifar_ray.config.job import TuneJob
     from cifar_ray.config.search import SearchName, SearchSpec
+    from cifar_ray.config.training import TrainingSpec
     from cifar_ray.training.loop import EpochRow
     from cifar_ray.training.search.record import Records, TrialRecord
 
@@ -178,11 +180,14 @@ def _run(
     spec: "SearchSpec", refit: bool, address: str | None, dashboard: bool, as_json: bool
 ) -> None:
     resuming = _resuming(spec, refit, address)
-    records = _search(spec, address or os.environ.get("RAY_ADDRESS"), dashboard, resuming)
-    best = records.best()
-    if best is None:
-        raise CifarRayError(_why_nothing(records))
-    _show_best(records, best, as_json, _refit(records, best) if refit else None)
+    address = address or os.environ.get("RAY_ADDRESS")
+    with connected(address):
+        records = _search(spec, address, dashboard, resuming)
+        best = records.best()
+        if best is None:
+            raise CifarRayError(_why_nothing(records))
+        metrics = _refit(records, best, address) if refit else None
+    _show_best(records, best, as_json, metrics)
 
 
 def _spec(
@@ -288,8 +293,8 @@ def _search(spec: "SearchSpec", address: str | None, dashboard: bool, resuming: 
     return records
 
 
-def _refit(records: "Records", best: "TrialRecord") -> dict[str, Any]:
-    from cifar_ray.training.device import choose_device
+def _refit(records: "Records", best: "TrialRecord", address: str | None) -> dict[str, Any]:
+    """Train the best trial again: with a cluster on a node of it, for its head may do no work."""
     from cifar_ray.training.pipeline import Watcher
     from cifar_ray.training.search.refit import refit
 
@@ -304,7 +309,18 @@ def _refit(records: "Records", best: "TrialRecord") -> dict[str, Any]:
         console.print(Text(f"{line}, {duration(row.seconds)}"))
 
     watcher = Watcher(on_epoch=on_epoch)
-    return refit(records, best, choose_device("auto"), usable_cores(), watcher)
+    if address in HERE or best.exploits:
+        from cifar_ray.training.device import choose_device
+
+        return refit(records, best, choose_device("auto"), usable_cores(), watcher)
+    from cifar_ray.on_ray.placing import training_device
+    from cifar_ray.on_ray.training import train as train_on_ray
+
+    def train_there(spec: "TrainingSpec", watcher: Watcher) -> dict[str, Any]:
+        return train_on_ray(spec, address, watcher)
+
+    device = training_device(address, "auto", workers=1)
+    return refit(records, best, device, usable_cores(), watcher, train_there)
 
 
 def _why_nothing(records: "Records") -> str:

@@ -1,5 +1,6 @@
 """A job on the cluster: its spec, and the function that the verb itself calls."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -15,6 +16,9 @@ def run(verb: str, path: str) -> int:
     signal.signal(signal.SIGTERM, terminate)
     try:
         job = read_job(Path(path))
+        # The folder that it came in may vanish: nodes on one machine share it, and each that gets a
+        # task of ours makes it anew.
+        os.chdir("/")
         if job.verb != verb:
             raise InputError(f"{path} is a spec of `{job.verb}`, not of `{verb}`.")
         match job:

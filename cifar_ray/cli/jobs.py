@@ -28,7 +28,7 @@ SUBMITTED = {
     "tune": tune.register,
     "evaluate": evaluate.register,
 }
-REFUSED = ("--dry-run", "--profile")
+REFUSED = ("--dry-run", "--profile", "--dashboard")
 SUBMIT_EXAMPLES = """
 [bold]Examples[/bold]
 

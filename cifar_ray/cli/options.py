@@ -30,3 +30,6 @@ Root = Annotated[
         "its own folder or bucket."
     ),
 ]
+Dashboard = Annotated[
+    bool, typer.Option("--dashboard", help="With Ray on this machine: start its dashboard.")
+]

@@ -1,5 +1,6 @@
 """`cifar-ray plan`: what a labelling run will take, before it."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +11,22 @@ from rich.table import Table
 from rich.text import Text
 
 from cifar_ray.cli.boundary import console
+from cifar_ray.cli.connection import HERE
 from cifar_ray.cli.display import duration
-from cifar_ray.cli.options import BatchSize, Device, ImagesPerShard, Model, Precision, Root, Weights
+from cifar_ray.cli.options import (
+    BatchSize,
+    Device,
+    ImagesPerShard,
+    Model,
+    Precision,
+    Root,
+    Weights,
+)
 from cifar_ray.config.machine import usable_cores
 
 if TYPE_CHECKING:
     from cifar_ray.prediction.forecast import Estimate, Forecast
+    from cifar_ray.prediction.forecasting import Question
     from cifar_ray.prediction.plan import Request
 
 EXAMPLES = """
@@ -46,7 +57,8 @@ def plan(
     model: Model = None,
     weights: Weights = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="That the run will have. Default: as here.")
+        int | None,
+        typer.Option(min=1, help="That the run will have. Default: as where it is measured."),
     ] = None,
     deadline: Annotated[
         float | None, typer.Option(min=0, metavar="HOURS", help="How many workers meet it?")
@@ -65,17 +77,20 @@ def plan(
         list[str] | None, typer.Option(help="Leave out keys that match this pattern.")
     ] = None,
     root: Root = None,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster's address: measure on a node of it.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
     json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Tell time, cost and output of a run, by labelling 200 images of all sizes on this machine.
+    """Tell time, cost and output of a run, by labelling 200 images of all sizes.
 
     Nothing is written but the plan itself, and that only with --out.
     """
     from cifar_ray.config.execution import ExecutionRequest
     from cifar_ray.config.labelling import LabellingConfig
     from cifar_ray.config.prices import read_prices
-    from cifar_ray.prediction.forecasting import Question, make_forecast
+    from cifar_ray.prediction.forecasting import Question
     from cifar_ray.prediction.plan import Request
 
     config = LabellingConfig(
@@ -93,18 +108,31 @@ def plan(
         root=root,
     )
     table = read_prices(prices) if prices else None
-    question = Question(request, _command(request), workers, table, deadline, seed)
-    found = make_forecast(question, usable_cores(), lambda text: console.print(Text(text)))
+    question = Question(request, _arguments(request), workers, table, deadline, seed)
+    found = _forecast(question, address or os.environ.get("RAY_ADDRESS"))
     if json_:
         sys.stdout.write(found.model_dump_json(indent=2) + "\n")
     else:
         _show(found)
 
 
-def _command(request: "Request") -> tuple[str, ...]:
-    """Return the command that labels what was asked about, without what a trial sets itself."""
-    from cifar_ray.prediction.child import module_command
+def _forecast(question: "Question", address: str | None) -> "Forecast":
+    """Measure here, or on a node of a cluster."""
 
+    def tell(text: str) -> None:
+        console.print(Text(text))
+
+    if address in HERE:
+        from cifar_ray.prediction.forecasting import make_forecast
+
+        return make_forecast(question, usable_cores(), tell)
+    from cifar_ray.on_ray.planning import forecast_on_cluster
+
+    return forecast_on_cluster(address, question, tell)
+
+
+def _arguments(request: "Request") -> tuple[str, ...]:
+    """Return what a command is given to label that, without what a trial sets itself."""
     execution, config = request.execution, request.config
     given = {
         "--model": request.model,
@@ -117,7 +145,7 @@ def _command(request: "Request") -> tuple[str, ...]:
     options = [part for name, value in given.items() if value for part in (name, str(value))]
     options += [part for pattern in config.include for part in ("--include", pattern)]
     options += [part for pattern in config.exclude for part in ("--exclude", pattern)]
-    return tuple(module_command("cifar_ray", "predict", request.source, *options))
+    return ("predict", request.source, *options)
 
 
 def _show(found: "Forecast") -> None:
@@ -147,7 +175,7 @@ def _show(found: "Forecast") -> None:
     output.print(
         Text(
             f"In brackets: 90 % intervals, from {found.sample} images that "
-            f"{found.measured_side_by_side} workers here labelled {found.rounds} times over.",
+            f"{found.measured_side_by_side} workers labelled {found.rounds} times over.",
             style="dim",
         )
     )

@@ -1,5 +1,6 @@
 """`cifar-ray predict`: label a store."""
 
+import functools
 import os
 import sys
 from collections.abc import Iterator
@@ -13,8 +14,18 @@ from rich.text import Text
 
 from cifar_ray.cli import job_specs
 from cifar_ray.cli.boundary import console
+from cifar_ray.cli.connection import HERE, connected
 from cifar_ray.cli.display import LabellingDisplay, duration, shown_dashboard
-from cifar_ray.cli.options import BatchSize, Device, ImagesPerShard, Model, Precision, Root, Weights
+from cifar_ray.cli.options import (
+    BatchSize,
+    Dashboard,
+    Device,
+    ImagesPerShard,
+    Model,
+    Precision,
+    Root,
+    Weights,
+)
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.errors import InputError
 
@@ -25,7 +36,7 @@ if TYPE_CHECKING:
     from cifar_ray.prediction.forecast import Compared
     from cifar_ray.prediction.history import Reason
     from cifar_ray.prediction.lease import Lease
-    from cifar_ray.prediction.plan import Plan, Request
+    from cifar_ray.prediction.plan import Plan, Request, Resolve
     from cifar_ray.prediction.receipt import Receipt
 
 RAY_REPAYS_CORES = 32
@@ -133,9 +144,7 @@ def predict(
         bool, typer.Option("--fresh", help="Delete the run that DEST holds, and start over.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    dashboard: Annotated[
-        bool, typer.Option("--dashboard", help="With Ray on this machine: start its dashboard.")
-    ] = False,
+    dashboard: Dashboard = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Say where the time went, stage by stage.")
     ] = False,
@@ -198,7 +207,8 @@ def predict(
 
 def run_job(job: "PredictJob") -> None:
     """Run what was submitted, as the verb does."""
-    _run(job_specs.request(job), job.options, job.again, profile=False, as_json=False)
+    options = job.options.model_copy(update={"address": os.environ.get("RAY_ADDRESS")})
+    _run(job_specs.request(job), options, job.again, profile=False, as_json=False)
 
 
 def _confirm_fresh(out: str) -> None:
@@ -231,8 +241,20 @@ def _run(
     from cifar_ray.prediction.plan import prepare, settle
 
     prepared = prepare(request)
-    with hold(prepared.store) as lease:
-        _label(settle(prepared), options, lease, again, profile, as_json)
+    address = None if options.engine == "local" else options.address
+    with hold(prepared.store) as lease, connected(address):
+        _label(settle(prepared, _resolve(address)), options, lease, again, profile, as_json)
+
+
+def _resolve(address: str | None) -> "Resolve":
+    """Return what decides how to compute: this machine, or a node of the cluster."""
+    if address in HERE:
+        from cifar_ray.models.backends import resolve_execution
+
+        return resolve_execution
+    from cifar_ray.on_ray.placing import resolve_on_cluster
+
+    return functools.partial(resolve_on_cluster, address, lambda text: console.print(Text(text)))
 
 
 def _label(

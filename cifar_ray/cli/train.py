@@ -17,8 +17,11 @@ from rich.text import Text
 
 from cifar_ray import __version__
 from cifar_ray.cli.boundary import console
+from cifar_ray.cli.connection import HERE, connected
+from cifar_ray.cli.display import shown_dashboard
 from cifar_ray.cli.downloads import bring
 from cifar_ray.cli.job_specs import Submit
+from cifar_ray.cli.options import Dashboard
 from cifar_ray.cli.training_display import TrainingDisplay
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.errors import InputError
@@ -102,6 +105,7 @@ def train(
         float | None,
         typer.Option(help="With `--recipe reports`: leave out what would take longer."),
     ] = None,
+    dashboard: Dashboard = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Train a recipe's network, and write its bundle. Run it again to go on after a stop."""
@@ -109,8 +113,11 @@ def train(
 
     if local and workers > 1:
         raise typer.BadParameter("--local trains in one process; leave out --workers.")
+    if local and dashboard:
+        raise InputError("--dashboard is Ray's, and --local trains without Ray: leave one out.")
     address = address or os.environ.get("RAY_ADDRESS")
-    local = local or (workers == 1 and address is None)
+    local = local or (workers == 1 and address is None and not dashboard)
+    where = _Where(local, None if local else address, dashboard)
     settings = [*(FROM_SCRATCH if from_scratch else ()), *(set_ or ())]
     request = _Request(data, str(weights) if weights else None, device, workers, settings, mlflow)
     if isinstance(context.obj, Submit):
@@ -130,14 +137,14 @@ def train(
             raise InputError(
                 f"--recipe reports puts a table and a page beside its runs: {out} is no folder."
             )
-        reproduce(
-            Path(runs),
-            lambda name, run: _spec(request, name, None, run),
-            lambda spec: _train(spec, local, address),
-            max_minutes,
-        )
+
+        def spec_of(name: str, run: str) -> "TrainingSpec":
+            return _settled(_spec(request, name, None, run), where)
+
+        with connected(where.address):
+            reproduce(Path(runs), spec_of, lambda s: _train(s, where), max_minutes)
         return
-    _run(_spec(request, recipe, from_, out), local, address, json_)
+    _run(_spec(request, recipe, from_, out), where, json_)
 
 
 def run_job(job: "TrainJob") -> None:
@@ -146,17 +153,28 @@ def run_job(job: "TrainJob") -> None:
         job.data, job.weights, job.device, job.workers, list(job.settings), job.mlflow
     )
     spec = _spec_of_config(request, job.config, _place(job.destination))
-    _run(spec, local=False, address=os.environ.get("RAY_ADDRESS"), as_json=False)
+    _run(spec, _Where(local=False, address=os.environ.get("RAY_ADDRESS")), as_json=False)
 
 
-def _run(spec: "TrainingSpec", local: bool, address: str | None, as_json: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """What trains: this process, or Ray."""
+
+    local: bool
+    address: str | None
+    dashboard: bool = False
+
+
+def _run(spec: "TrainingSpec", where: _Where, as_json: bool) -> None:
     from cifar_ray.training.resume import open_run
 
-    metrics = open_run(spec)
-    if metrics is not None:
-        console.print(Text(f"{spec.run} is complete already; nothing to do."))
-    else:
-        metrics = _train(spec, local, address)
+    with connected(where.address):
+        spec = _settled(spec, where)
+        metrics = open_run(spec)
+        if metrics is not None:
+            console.print(Text(f"{spec.run} is complete already; nothing to do."))
+        else:
+            metrics = _train(spec, where)
     _show(spec, metrics, as_json)
 
 
@@ -226,9 +244,8 @@ def _job(request: _Request, recipe: str | None, from_: str | None, out: str) -> 
 
 
 def _spec_of_config(request: _Request, config: "TrainingConfig", run: str) -> "TrainingSpec":
-    """Settle what depends on the machine that drives the run."""
+    """Settle what depends on the machine that drives the run, but for the device."""
     from cifar_ray.config.training import TrainingSpec
-    from cifar_ray.training.device import choose_device
 
     data, weights = _data(request), request.weights
     if request.mlflow and find_spec("mlflow") is None:
@@ -238,13 +255,26 @@ def _spec_of_config(request: _Request, config: "TrainingConfig", run: str) -> "T
         data=data if data == "cifar10" else _place(data),
         run=run,
         weights=str(Path(weights).expanduser().absolute()) if weights else None,
-        device=choose_device(request.device),
+        device=request.device,
         threads=max(1, usable_cores() // request.workers),
         workers=request.workers,
         settings=tuple(request.settings),
         mlflow=request.mlflow,
         code_version=__version__,
     )
+
+
+def _settled(spec: "TrainingSpec", where: _Where) -> "TrainingSpec":
+    """Settle the device, by the machines that train."""
+    if where.address in HERE:
+        from cifar_ray.training.device import choose_device
+
+        device = choose_device(spec.device)
+    else:
+        from cifar_ray.on_ray.placing import training_device
+
+        device = training_device(where.address, spec.device, spec.workers)
+    return spec.model_copy(update={"device": device})
 
 
 def _place(uri: str) -> str:
@@ -260,18 +290,19 @@ def _data(request: _Request) -> str:
     return request.data
 
 
-def _train(spec: "TrainingSpec", local: bool, address: str | None) -> dict[str, Any]:
+def _train(spec: "TrainingSpec", where: _Where) -> dict[str, Any]:
     from cifar_ray.training.pipeline import Watcher
 
-    if local or address is None:  # elsewhere, workers find their own
+    if where.local or where.address is None:  # elsewhere, workers find their own
         bring(spec.data)
-    if local:
+    if where.local:
         console.print("Training in this process; --workers N or --address train with Ray.")
     else:
         console.print(Text(f"Training with Ray, {spec.workers} workers."))
-    with TrainingDisplay(spec) as display:
+    shown = shown_dashboard(where.dashboard, where.address)
+    with shown, TrainingDisplay(spec) as display:
         watcher = Watcher(display.on_step, display.on_epoch)
-        train_there = functools.partial(_train_there, spec, local, address)
+        train_there = functools.partial(_train_there, spec, where)
         if not spec.mlflow:
             return train_there(watcher)
         from cifar_ray.training.tracking import tracked
@@ -279,14 +310,12 @@ def _train(spec: "TrainingSpec", local: bool, address: str | None) -> dict[str, 
         return tracked(spec, watcher, train_there, lambda fault: console.print(Text(fault)))
 
 
-def _train_there(
-    spec: "TrainingSpec", local: bool, address: str | None, watcher: "Watcher"
-) -> dict[str, Any]:
+def _train_there(spec: "TrainingSpec", where: _Where, watcher: "Watcher") -> dict[str, Any]:
     """Train in this process or with Ray."""
-    if not local:
+    if not where.local:
         from cifar_ray.on_ray.training import train as train_on_ray
 
-        return train_on_ray(spec, address, watcher)
+        return train_on_ray(spec, where.address, watcher)
     from cifar_ray.training.loop import Ranks
     from cifar_ray.training.pipeline import train as train_here
 

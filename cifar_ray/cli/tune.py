@@ -14,20 +14,23 @@ from rich.text import Text
 
 from cifar_ray import __version__
 from cifar_ray.cli.boundary import console
-from cifar_ray.cli.display import duration
+from cifar_ray.cli.connection import HERE, connected
+from cifar_ray.cli.display import duration, shown_dashboard
 from cifar_ray.cli.downloads import bring
 from cifar_ray.cli.job_specs import Submit
+from cifar_ray.cli.options import Dashboard
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.errors import CifarRayError, InputError, printable
 
 if TYPE_CHECKING:
     from cifar_ray.config.job import TuneJob
     from cifar_ray.config.search import SearchName, SearchSpec
+    from cifar_ray.config.training import TrainingSpec
     from cifar_ray.training.loop import EpochRow
     from cifar_ray.training.search.record import Records, TrialRecord
 
 NUM_DRY = 10
-WITH_RESUME = ("resume", "gpus_per_trial", "refit", "dry_run", "address", "json_")
+WITH_RESUME = ("resume", "gpus_per_trial", "refit", "dry_run", "address", "dashboard", "json_")
 EXAMPLES = """
 [bold]Examples[/bold]
 
@@ -98,6 +101,7 @@ def tune(
         bool, typer.Option("--dry-run", help="Print ten of the configs, and do nothing.")
     ] = False,
     address: Annotated[str | None, typer.Option(help="A Ray cluster's address.")] = None,
+    dashboard: Dashboard = False,
     json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Search for a recipe's best hyperparameters, by validation images alone."""
@@ -133,7 +137,7 @@ def tune(
     if submit is not None:
         submit(_job(spec, refit))
         return
-    _run(_here(spec), refit, address, json_)
+    _run(_here(spec), refit, address, dashboard, json_)
 
 
 def _refuse_beside_resume(context: typer.Context) -> None:
@@ -153,7 +157,7 @@ def _refuse_beside_resume(context: typer.Context) -> None:
 
 def run_job(job: "TuneJob") -> None:
     """Search as was submitted, as the verb does."""
-    _run(_here(job.search), job.refit, None, as_json=False)
+    _run(_here(job.search), job.refit, None, dashboard=False, as_json=False)
 
 
 def _job(spec: "SearchSpec", refit: bool) -> "TuneJob":
@@ -172,14 +176,18 @@ def _here(spec: "SearchSpec") -> "SearchSpec":
     return spec.model_copy(update=places)
 
 
-def _run(spec: "SearchSpec", refit: bool, address: str | None, as_json: bool) -> None:
-    records = _search(
-        spec, address or os.environ.get("RAY_ADDRESS"), _resuming(spec, refit, address)
-    )
-    best = records.best()
-    if best is None:
-        raise CifarRayError(_why_nothing(records))
-    _show_best(records, best, as_json, _refit(records, best) if refit else None)
+def _run(
+    spec: "SearchSpec", refit: bool, address: str | None, dashboard: bool, as_json: bool
+) -> None:
+    resuming = _resuming(spec, refit, address)
+    address = address or os.environ.get("RAY_ADDRESS")
+    with connected(address):
+        records = _search(spec, address, dashboard, resuming)
+        best = records.best()
+        if best is None:
+            raise CifarRayError(_why_nothing(records))
+        metrics = _refit(records, best, address) if refit else None
+    _show_best(records, best, as_json, metrics)
 
 
 def _spec(
@@ -252,7 +260,7 @@ def _resuming(spec: "SearchSpec", refit: bool, address: str | None) -> str:
     return printable(shlex.join(words))
 
 
-def _search(spec: "SearchSpec", address: str | None, resuming: str) -> "Records":
+def _search(spec: "SearchSpec", address: str | None, dashboard: bool, resuming: str) -> "Records":
     from cifar_ray.cli.search_display import SearchDisplay
     from cifar_ray.on_ray.tuning.search import search
     from cifar_ray.runs import SearchRun
@@ -272,8 +280,9 @@ def _search(spec: "SearchSpec", address: str | None, resuming: str) -> "Records"
         records = Records.load(spec)
         if ended:
             console.print(Text(f"{ended} of {spec.num_trials} trials have ended before."))
+        shown = shown_dashboard(dashboard and ended < spec.num_trials, address)
         try:
-            with SearchDisplay(console, records) as display:
+            with shown, SearchDisplay(console, records) as display:
                 search(records, address, display.update)
         except (KeyboardInterrupt, CifarRayError):
             console.print(Text(f"Go on with:  {resuming}"))
@@ -284,8 +293,8 @@ def _search(spec: "SearchSpec", address: str | None, resuming: str) -> "Records"
     return records
 
 
-def _refit(records: "Records", best: "TrialRecord") -> dict[str, Any]:
-    from cifar_ray.training.device import choose_device
+def _refit(records: "Records", best: "TrialRecord", address: str | None) -> dict[str, Any]:
+    """Train the best trial again: with a cluster on a node of it, for its head may do no work."""
     from cifar_ray.training.pipeline import Watcher
     from cifar_ray.training.search.refit import refit
 
@@ -300,7 +309,18 @@ def _refit(records: "Records", best: "TrialRecord") -> dict[str, Any]:
         console.print(Text(f"{line}, {duration(row.seconds)}"))
 
     watcher = Watcher(on_epoch=on_epoch)
-    return refit(records, best, choose_device("auto"), usable_cores(), watcher)
+    if address in HERE or best.exploits:
+        from cifar_ray.training.device import choose_device
+
+        return refit(records, best, choose_device("auto"), usable_cores(), watcher)
+    from cifar_ray.on_ray.placing import training_device
+    from cifar_ray.on_ray.training import train as train_on_ray
+
+    def train_there(spec: "TrainingSpec", watcher: Watcher) -> dict[str, Any]:
+        return train_on_ray(spec, address, watcher)
+
+    device = training_device(address, "auto", workers=1)
+    return refit(records, best, device, usable_cores(), watcher, train_there)
 
 
 def _why_nothing(records: "Records") -> str:

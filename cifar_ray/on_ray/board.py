@@ -1,7 +1,7 @@
 """What there is to show of a run between the events of its shards.
 
 Workers and listing tasks write on the board, an actor of its own; the driver looks at it now and
-then. Nothing depends on it but the display.
+then. Nothing depends on it but the display, and when a run gives up a shard that kills its workers.
 """
 
 import time
@@ -27,6 +27,13 @@ class Board:
     def __init__(self) -> None:
         self.shards: dict[str, Progress] = {}
         self.ranges: dict[int, Listed] = {}
+        self.attempts: dict[str, set[str]] = {}
+
+    def begin(self, shard: str, attempt: str) -> int:
+        """Note that a worker begins a shard; return how many have died over it before."""
+        attempts = self.attempts.setdefault(shard, set())
+        attempts.add(attempt)
+        return len(attempts) - 1
 
     def work(self, shard: str, progress: Progress) -> None:
         """Note how far a shard is."""
@@ -35,6 +42,7 @@ class Board:
     def finish(self, shard: str) -> None:
         """Drop a shard that its worker has done or returned."""
         self.shards.pop(shard, None)
+        self.attempts.pop(shard, None)
 
     def list(self, number: int, listed: Listed) -> None:
         """Note how far a range's listing is."""

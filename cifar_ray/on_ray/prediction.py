@@ -31,7 +31,7 @@ from cifar_ray.on_ray.metrics import LabellingMeter
 from cifar_ray.on_ray.session import Session, ray_session
 from cifar_ray.on_ray.shards import Blocks, ShardSource, listing_tasks, naming_task
 from cifar_ray.on_ray.worker import ShardWorker
-from cifar_ray.prediction.engine import MAX_DEATHS, RunEvent, StorePatience
+from cifar_ray.prediction.engine import RunEvent, StorePatience
 from cifar_ray.prediction.events import (
     Event,
     Progress,
@@ -43,8 +43,9 @@ from cifar_ray.prediction.events import (
 from cifar_ray.prediction.shards import RunShards
 from cifar_ray.runs import ShardName
 
-LISTING_CPUS = 0.5
-"""Of a task that lists; the workers leave room for one, or nothing would ever be listed."""
+LISTING_CPUS = 0.001
+"""Of a task that lists. Each worker leaves so much of its cores, and with it room for one on every
+node: where all are taken, nothing would ever be listed. Not 0, which a head without work has."""
 MAX_RESTARTS = 100
 """Of one actor in a whole run; `MAX_DEATHS` bounds what a single shard may do. Each file that makes
 a decoder crash costs one."""
@@ -113,18 +114,20 @@ class ActorSettings:
 def actor_settings(
     session: Session, num_workers: int | None, execution: Execution
 ) -> ActorSettings:
-    """Share out what the cluster has now: workers that do not fit at once get a smaller part each.
+    """Share out what there is now: workers that do not fit at once get a smaller part each.
 
-    An actor that found no place would wait for ever.
+    In a Ray of our own, where an actor that found no place would wait for ever. On a cluster those
+    for which it has no core or GPU wait for nodes, which an autoscaler starts because they wait.
     """
     on_gpu = execution.device == "cuda"
     available = session.num_gpus if on_gpu else session.num_cpus / execution.threads
     number = num_workers or max(1, int(available))
-    num_cpus = float(execution.threads)
-    room = session.num_cpus - LISTING_CPUS
-    if 0 < room < number * num_cpus:
-        num_cpus = math.floor(1000 * room / number) / 1000
-    num_gpus = min(1.0, session.num_gpus / number) if on_gpu else None
+    cores, gpus = float(execution.threads), 1.0
+    if not session.grows:
+        cores = min(cores, session.num_cpus / number)
+        gpus = min(gpus, session.num_gpus / number)
+    num_cpus = max(LISTING_CPUS, math.floor(1000 * cores) / 1000 - LISTING_CPUS)
+    num_gpus = gpus if on_gpu else None
     return ActorSettings(number, num_cpus, num_gpus, session.grows and num_workers is None)
 
 
@@ -157,7 +160,9 @@ def shard_dataset(
             num_gpus=actors.num_gpus,
             fn_constructor_args=worker,
             max_restarts=MAX_RESTARTS,
-            max_task_retries=MAX_DEATHS - 1,
+            # Those that fail because a node is dead, which takes the cluster some time to notice,
+            # would count too. The board counts deaths.
+            max_task_retries=-1,
         )
         return dataset
 

@@ -77,7 +77,7 @@ def ray_session(
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if ray.is_initialized():
-        yield _describe(None)
+        yield _describe(_others_dashboard())
         return
     with quiet():
         if address == "local":
@@ -252,14 +252,36 @@ def _describe(dashboard_url: str | None) -> Session:
     )
 
 
+def node_cpus() -> list[float]:
+    """Return the cores of each node that is there now."""
+    return [resources.get("CPU", 0.0) for resources in node_resources()]
+
+
+def node_resources() -> list[dict[str, float]]:
+    """Return the resources of each node that is there now, by Ray's names for them."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]
+
+
 def _is_own() -> bool:
     """Tell whether this process has started the Ray that it is connected to."""
-    node = ray._private.worker.global_worker.node
+    node = _node()
     return node is not None and node.is_head()
 
 
+def _others_dashboard() -> str | None:
+    """Return the dashboard of a cluster that others have started."""
+    node = _node()
+    return None if node is None or node.is_head() else node.address_info["webui_url"] or None
+
+
+def _node() -> Any:
+    """Return what Ray knows of the node that this process is connected to."""
+    return ray._private.worker.global_worker.node
+
+
 def _metrics_address() -> str | None:
-    node = ray._private.worker.global_worker.node
+    node = _node()
     return None if node is None else f"{node.node_ip_address}:{node.metrics_export_port}"
 
 

@@ -4,10 +4,12 @@ Rank 0 writes the run's folder or bucket, which driver and workers must share, a
 is into `progress.json` there, from which the driver's display takes it.
 """
 
+import itertools
+import math
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from cifar_ray.errors import CifarRayError, of_exit_code
 from cifar_ray.models.transfer import pretrained_tensors
 from cifar_ray.on_ray.metrics import metered
 from cifar_ray.on_ray.run_board import RunBoard
-from cifar_ray.on_ray.session import Session, ray_session
+from cifar_ray.on_ray.session import node_cpus, ray_session
 from cifar_ray.training.loop import EpochRow, Ranks, Step
 from cifar_ray.training.pipeline import Watcher
 from cifar_ray.training.pipeline import train as train_on_rank
@@ -46,7 +48,7 @@ def train(spec: TrainingSpec, address: str | None, watcher: Watcher) -> dict[str
     if spec.config.transfer.pretrained:
         # Once, before workers race for the download; and an error of it needs no Ray to be told.
         pretrained_tensors(spec.config.network, Path(spec.weights) if spec.weights else None)
-    with ray_session(address) as session, open_place(spec.run) as place:
+    with ray_session(address), open_place(spec.run) as place:
         # The driver's node alone uses it: our checkpoints do not pass through Ray.
         ray_folder = place.run.folder / RAY_FOLDER
         trainer = TorchTrainer(
@@ -55,7 +57,7 @@ def train(spec: TrainingSpec, address: str | None, watcher: Watcher) -> dict[str
             scaling_config=ScalingConfig(
                 num_workers=spec.workers,
                 use_gpu=spec.device == "cuda",
-                resources_per_worker=_resources(spec, session),
+                resources_per_worker=_resources(spec, node_cpus()),
             ),
             run_config=RunConfig(
                 # A name that was used before would silently go on with Ray's own old state.
@@ -76,11 +78,25 @@ def train(spec: TrainingSpec, address: str | None, watcher: Watcher) -> dict[str
     return outcome
 
 
-def _resources(spec: TrainingSpec, session: Session) -> dict[str, float]:
-    """Ask for the threads that a worker uses, but never for more than an embedded Ray has."""
+def _resources(spec: TrainingSpec, nodes: Sequence[float]) -> dict[str, float]:
+    """Ask for the threads that a worker uses, but never for more than lets all find a place."""
     if spec.device == "cuda":
         return {"GPU": 1.0, "CPU": 1.0}
-    return {"CPU": min(float(spec.threads), session.num_cpus / spec.workers)}
+    return {"CPU": min(float(spec.threads), cores_each(nodes, spec.workers))}
+
+
+def cores_each(nodes: Sequence[float], workers: int) -> float:
+    """Return how many cores each of `workers` can have if all shall find a place at once.
+
+    `nodes` are the nodes' cores; while there is none, each worker asks for one.
+    """
+    for cores in range(int(max(nodes, default=0)), 0, -1):
+        if sum(int(cpus // cores) for cpus in nodes) >= workers:
+            return float(cores)
+    if sum(nodes) < 1:
+        return 1.0
+    share = next(n for n in itertools.count(2) if sum(int(cpus * n) for cpus in nodes) >= workers)
+    return math.floor(1000 / share) / 1000
 
 
 def _train_worker(content: dict[str, Any]) -> dict[str, Any]:

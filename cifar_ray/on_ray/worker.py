@@ -6,6 +6,7 @@ exception in an actor would reach the driver wrapped in several of Ray's.
 
 import os
 import time
+import uuid
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ import ray
 from numpy.typing import NDArray
 
 from cifar_ray.config.labelling import SourceReference
-from cifar_ray.errors import CifarRayError
+from cifar_ray.errors import CifarRayError, Unfinished
 from cifar_ray.on_ray.board import NOTHING
 from cifar_ray.prediction.classify import Classifying, Equipment
-from cifar_ray.prediction.engine import retry_delay_s
+from cifar_ray.prediction.engine import MAX_DEATHS, retry_delay_s
 from cifar_ray.prediction.events import (
     Progress,
     ShardDone,
@@ -60,6 +61,12 @@ class ShardWorker:
         if isinstance(self.equipment, WorkerError):
             return self.equipment
         try:
+            deaths = ray.get(self.board.begin.remote(shard, uuid.uuid4().hex))
+            if deaths >= MAX_DEATHS:
+                raise Unfinished(
+                    f"A worker was lost on shard {shard}, and again each time that it was "
+                    "replaced. What is done is kept; the same command goes on."
+                )
             event = self._label(shard, self.equipment)
         except CifarRayError as error:
             return WorkerError(str(error), error.exit_code)

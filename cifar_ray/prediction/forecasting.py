@@ -9,6 +9,7 @@ from cifar_ray.errors import InputError, printable
 from cifar_ray.models.backends import resolve_execution
 from cifar_ray.models.opening import open_bundle
 from cifar_ray.prediction.arrow_alone import keep_pandas_out
+from cifar_ray.prediction.child import module_command
 from cifar_ray.prediction.estimate import Asked, forecast
 from cifar_ray.prediction.forecast import Forecast
 from cifar_ray.prediction.plan import (
@@ -30,8 +31,8 @@ class Question:
 
     request: Request
     """Without a destination, nothing is kept."""
-    command: tuple[str, ...]
-    """Of such a run on this machine, without its DEST, workers and limit."""
+    arguments: tuple[str, ...]
+    """Of the command line of such a run, without its DEST, workers and limit."""
     workers: int | None = None
     """None: as many as fit here."""
     prices: Prices | None = None
@@ -61,7 +62,8 @@ def make_forecast(question: Question, num_cores: int, tell: Callable[[str], None
     here = max(1, num_cores // threads)
     workers = question.workers or here
     with plan_on_trial(request, reference, bundle, first) as plan:
-        trial = run_trial(plan, entries, min(workers, here), question.command)
+        command = module_command("cifar_ray", *question.arguments)
+        trial = run_trial(plan, entries, min(workers, here), command)
     place = request.destination or None
     asked = Asked(workers, threads, place, question.prices, question.deadline_hours)
     found = forecast(seen, sample, trial, asked)

@@ -3,6 +3,7 @@
 A DEST that holds a run already is taken up if the run is the same, and refused if it is not.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 import cifar_ray
-from cifar_ray.config.execution import ExecutionRequest
+from cifar_ray.config.execution import Execution, ExecutionRequest
 from cifar_ray.config.labelling import (
     RECORD_FORMAT,
     BundleReference,
@@ -21,6 +22,7 @@ from cifar_ray.config.labelling import (
 from cifar_ray.errors import InputError, printable
 from cifar_ray.models.backends import resolve_execution
 from cifar_ray.models.bundle import Bundle
+from cifar_ray.models.bundle_spec import BundleSpec
 from cifar_ray.models.opening import open_bundle
 from cifar_ray.prediction.history import finish_moves
 from cifar_ray.prediction.row import refuse_taken_names
@@ -70,6 +72,10 @@ BEFORE_RUN = (
     LabellingRun.BUNDLE,
 )
 """What `plan` leaves, and who was stopped before `run.json` was written."""
+
+
+Resolve = Callable[[ExecutionRequest, BundleSpec], Execution]
+"""Decides how to compute, for the machines that will."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +145,7 @@ def prepare(request: Request) -> Prepared:
     return Prepared(request, reference, store, bundle, None, first)
 
 
-def settle(prepared: Prepared) -> Plan:
+def settle(prepared: Prepared, resolve: Resolve = resolve_execution) -> Plan:
     """Write `run.json` and the bundle's copy, unless the run has them. DEST's lease is held."""
     request, store, bundle = prepared.request, prepared.store, prepared.bundle
     existing = prepared.existing
@@ -152,16 +158,17 @@ def settle(prepared: Prepared) -> Plan:
         for name in OWN_NAMES:
             store.delete(name)
     source = prepared.source()
+    warnings = unlike_training_images(
+        prepared.first, source.fetcher(), bundle.spec, request.config.decode_memory_mb * 2**20
+    )
     record = RunRecord(
         code_version=cifar_ray.__version__,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         config=request.config,
-        execution=resolve_execution(request.execution, bundle.spec),
+        execution=resolve(request.execution, bundle.spec),
         bundle=BundleReference(id=bundle.id, digest=bundle.digest),
         source=source.reference,
-        warnings=unlike_training_images(
-            prepared.first, source.fetcher(), bundle.spec, request.config.decode_memory_mb * 2**20
-        ),
+        warnings=warnings,
     )
     store_bundle(store, bundle)
     if not store.create(LabellingRun.RECORD, record.to_bytes()):

@@ -107,14 +107,19 @@ class Nodes:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return requests.get(self.url + page, headers=headers, timeout=60)
 
-    def add(self, num_cpus: int = 1) -> subprocess.Popen[bytes]:
-        """Start a worker node and wait until the cluster knows it."""
+    def add(self, num_cpus: int = 1, num_gpus: int = 0, **more: str) -> subprocess.Popen[bytes]:
+        """Start a worker node, with more in its environment; wait until the cluster knows it.
+
+        Ray believes in the GPUs that it is told of.
+        """
         before = self.num_alive()
         (agent,) = free_ports(1)
         node = self._start(
             f"--address={self.head_address()}",
             f"--num-cpus={num_cpus}",
+            f"--num-gpus={num_gpus}",
             f"--dashboard-agent-listen-port={agent}",
+            **more,
         )
         self._wait(lambda: self.num_alive() > before)
         return node
@@ -170,12 +175,12 @@ class Nodes:
             text=True,
         )
 
-    def _start(self, *options: str) -> subprocess.Popen[bytes]:
+    def _start(self, *options: str, **more: str) -> subprocess.Popen[bytes]:
         command = [*RAY, "start", "--block", "--disable-usage-stats", *options]
         command += [f"--object-store-memory={OBJECT_STORE_BYTES}"]
         with open(self.folder / f"start-{len(self.processes)}.log", "wb") as log:
             process = subprocess.Popen(
-                command, cwd=self.folder, env=self.environment(), stdout=log, stderr=log
+                command, cwd=self.folder, env=self.environment(**more), stdout=log, stderr=log
             )
         self.processes.append(process)
         return process

@@ -17,22 +17,43 @@ import requests
 from cifar_ray.cli.boundary import INTERRUPTED
 from tests.cluster.conftest import IMAGES_PER_SHARD, REPOSITORY, labelled_locally, parts
 from tests.cluster.nodes import Nodes
+from tests.drawing import draw_classes
+from tests.store.servers import REGION, MotoServer, client_of
 
-SECRET = "geheim-0123456789abcdef-geheim"
-CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID": f"AKIA{SECRET}",
-    "AWS_SECRET_ACCESS_KEY": SECRET,
-    "AWS_SESSION_TOKEN": f"session-{SECRET}",
-}
+BUCKET = "jobs"
 CIFAR_RAY = (sys.executable, "-m", "cifar_ray")
 TIMEOUT_S = 400
 COPIES = 10
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
+def server() -> Iterator[MotoServer]:
+    """An S3 server with a bucket, for who has its credentials."""
+    started = MotoServer()
+    try:
+        started.start()
+        client_of(started, started.port).create_bucket(Bucket=BUCKET)
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def nodes(server: MotoServer, cache: Path) -> Iterator[Nodes]:
     """A head without work and one worker, started by somebody who has credentials around."""
-    with Nodes(CREDENTIALS) as cluster:
+    variables = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}",
+        "AWS_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": server.access_key,
+        "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        "CIFAR_RAY_CACHE": str(cache),
+    }
+    with Nodes(variables) as cluster:
         cluster.add(num_cpus=2)
         yield cluster
 
@@ -173,19 +194,44 @@ def test_doctor_finds_a_shut_cluster_in_order(nodes: Nodes) -> None:
     assert not [text for text in warnings if "token" in text or "CVE" in text]
 
 
+SMALL = ("--recipe", "cnn-122k", "--set", "epochs=1", "--set", "batch_size=16")
+ONE_TRIAL = ("--space", "optimizer", "--search", "random", "--trials", "1", "--refit")
+
+
+@pytest.mark.parametrize(
+    "verb", ["predict", *(pytest.param(verb, marks=pytest.mark.slow) for verb in ("train", "tune"))]
+)
 def test_no_credential_stands_in_any_file_or_log(
-    nodes: Nodes, images: Path, tmp_path: Path
+    verb: str, nodes: Nodes, images: Path, server: MotoServer, cache: Path, tmp_path: Path
 ) -> None:
-    job = submit(nodes, *arguments(images, tmp_path / "out", "--shared-path", "--limit", "40"))
+    classes, place, out = f"s3://{BUCKET}/classes", f"s3://{BUCKET}/{verb}", str(tmp_path / "out")
+    commands = {
+        "predict": ("predict", str(images), "--shared-path", "--out", place, "--limit", "40"),
+        "train": ("train", classes, "--out", place, *SMALL, "--workers", "2"),
+        # A search's own folder lies in no bucket.
+        "tune": ("tune", classes, "--shared-path", "--out", out, *SMALL, *ONE_TRIAL),
+    }
+    client = client_of(server, server.port)
+    draw_classes(tmp_path / "classes", each=12)
+    for path in (tmp_path / "classes").rglob("*.png"):
+        key = path.relative_to(tmp_path).as_posix()
+        client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
+    job = submit(nodes, *commands[verb])
     log = nodes.run("jobs", "logs", "-f", job["job_id"], "--address", nodes.url)
     assert log.returncode == 0, log.stdout + log.stderr
     answers = [log.stdout, log.stderr, nodes.get("/api/jobs/").text]
-    secrets = (SECRET, nodes.token.read_text())
+    secrets = (server.access_key, server.secret_key, nodes.token.read_text())
     assert not [text for text in answers if any(secret in text for secret in secrets)]
-    files = [
-        path for root in (tmp_path, nodes.folder) for path in root.rglob("*") if path.is_file()
-    ]
+
+    listed = client.list_objects_v2(Bucket=BUCKET)
+    assert not listed["IsTruncated"]
+    keys = [row["Key"] for row in listed["Contents"]]
+    objects = {key: client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
+    roots = (tmp_path, cache, nodes.folder)
+    files = [path for root in roots for path in root.rglob("*") if path.is_file()]
     assert any("raylet" in path.name for path in files)
-    assert any(path.name == "run.json" for path in files)
-    holders = [path for path in files if any(s.encode() in path.read_bytes() for s in secrets)]
-    assert holders == [nodes.token]
+    record = {"predict": "run.json", "train": "config.json", "tune": "search.json"}[verb]
+    assert f"{verb}/{record}" in objects or tmp_path / "out" / record in files
+    written = objects | {str(path): path.read_bytes() for path in files}
+    holders = [name for name, data in written.items() if any(s.encode() in data for s in secrets)]
+    assert holders == [str(nodes.token)]

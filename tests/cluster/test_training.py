@@ -11,6 +11,7 @@ from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.training import TrainingSpec, override
 from cifar_ray.errors import InputError
 from cifar_ray.models.bundle import Bundle
+from cifar_ray.on_ray.training import cores_each
 from cifar_ray.on_ray.training import train as train_on_ray
 from cifar_ray.runs import TrainingRun
 from cifar_ray.training.loop import EpochRow, Ranks
@@ -98,6 +99,23 @@ def test_a_killed_worker_costs_an_epoch_and_no_weight_of_a_run_that_streams(
     ]
     losses = [[row["train_loss"] for row in rows] for rows in histories]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "expected"),
+    [
+        ([0.0, 8.0], 2, 4.0),
+        ([0.0, 4.0, 4.0, 4.0], 4, 2.0),
+        ([4.0, 2.0], 2, 2.0),
+        ([1.0, 1.0], 3, 0.5),
+        ([2.0], 3, 0.5),
+        ([0.0], 2, 1.0),
+    ],
+)
+def test_workers_get_as_many_cores_as_let_all_find_a_place_at_once(
+    nodes: list[float], workers: int, expected: float
+) -> None:
+    assert cores_each(nodes, workers) == expected
 
 
 def test_wrong_data_is_told_as_without_ray(tmp_path: Path) -> None:

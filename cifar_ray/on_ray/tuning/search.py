@@ -13,14 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 
 from cifar_ray.config.search import SearchSpec, planned
 from cifar_ray.errors import InputError
+from cifar_ray.on_ray.adjusting import replaced
 from cifar_ray.on_ray.metrics import metered_trials
-from cifar_ray.on_ray.session import Session, ray_session
+from cifar_ray.on_ray.session import Session, node_cpus, ray_session
 from cifar_ray.on_ray.tuning.events import RecordingCallback
 from cifar_ray.on_ray.tuning.parallel import DRIVER_CPUS, parallel_trainable
 from cifar_ray.on_ray.tuning.schedulers import make_scheduler
@@ -41,6 +42,9 @@ MAX_DEATHS = 2
 """Times that a trial whose process died goes on from its checkpoint."""
 CHECKPOINTS_KEPT = 4
 """Of a member of a population: one may still be read by another that takes it over."""
+PROPAGATED = {n for n in class_cache.ENV_VARS_TO_PROPAGATE if not n.startswith("AWS_")}
+"""Variables that Tune hands to trials. With the user's credentials, as it would have it, they stood
+in the log of Ray's agent on each node."""
 SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # Ctrl-C shall reach us.
@@ -69,9 +73,10 @@ def search(records: Records, address: str | None, on_change: Callable[[Records],
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     with ray_session(address) as session:
-        place, at_once = share_out(spec, session, len(pending), _largest_node_cpus())
+        place, at_once = share_out(spec, session, len(pending), max(node_cpus()))
         try:
-            _tuner(records, pending, place, at_once, metered_trials(on_change)).fit()
+            with replaced(class_cache, "ENV_VARS_TO_PROPAGATE", PROPAGATED):
+                _tuner(records, pending, place, at_once, metered_trials(on_change)).fit()
         finally:
             shutil.rmtree(run.ray, ignore_errors=True)
 
@@ -197,9 +202,3 @@ def share_out(
         workers=workers,
     )
     return place, at_once
-
-
-def _largest_node_cpus() -> float:
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    cpus: list[float] = [node["Resources"].get("CPU", 0.0) for node in nodes if node["Alive"]]
-    return max(cpus)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,28 @@ from cifar_ray.runs import SearchRun, TrainingRun
 from cifar_ray.training import checkpoint
 from cifar_ray.training.device import use_threads
 from cifar_ray.training.loop import Ranks
-from cifar_ray.training.pipeline import Watcher, finish, input_size, make_trainer, split_data, train
+from cifar_ray.training.pipeline import Watcher, finish, input_size, make_trainer, split_data
+from cifar_ray.training.pipeline import train as train_on_rank
 from cifar_ray.training.resume import open_run
 from cifar_ray.training.search.record import Records, TrialRecord
 from cifar_ray.training.sources import load
 
+Train = Callable[[TrainingSpec, Watcher], dict[str, Any] | None]
+"""Trains a run, here or elsewhere, and returns its metrics."""
+
+
+def train_here(spec: TrainingSpec, watcher: Watcher) -> dict[str, Any] | None:
+    """Train in this process."""
+    return train_on_rank(spec, Ranks(), watcher)
+
 
 def refit(
-    records: Records, best: TrialRecord, device: str, threads: int, watcher: Watcher
+    records: Records,
+    best: TrialRecord,
+    device: str,
+    threads: int,
+    watcher: Watcher,
+    train: Train = train_here,
 ) -> dict[str, Any]:
     """Train the best trial again in full, write `RUN/bundle`, and return its metrics.
 
@@ -32,10 +47,7 @@ def refit(
     spec = refit_spec(records, best, device, threads)
     metrics = open_run(spec)
     if metrics is None:
-        if best.exploits:
-            metrics = _finish_member(records, best, spec)
-        else:
-            metrics = train(spec, Ranks(), watcher)
+        metrics = _finish_member(records, best, spec) if best.exploits else train(spec, watcher)
     assert metrics is not None, "rank 0 returns them"
     _place_bundle(TrainingRun(run.refit).bundle, run.bundle)
     return metrics

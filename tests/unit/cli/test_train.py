@@ -61,6 +61,7 @@ def test_the_bar_tells_loss_speed_and_the_last_accuracy(tmp_path: Path) -> None:
         (["--out", "r", "--from", "nowhere"], "nowhere is no training run"),
         (["cifar10", "--out", "r", "--recipe", "reports", "--set", "epochs=1"], "as they are"),
         (["photos", "--out", "r", "--recipe", "reports"], "give `cifar10` for DATA"),
+        (["cifar10", "--out", "r", "--recipe", "cnn-122k", "--local", "--dashboard"], "is Ray's"),
     ],
 )
 def test_what_does_not_go_together_is_told(cli: Cli, arguments: list[str], told: str) -> None:

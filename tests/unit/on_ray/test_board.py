@@ -1,6 +1,13 @@
 """What the driver makes of the board, whose answers may be older than what it knows."""
 
-from cifar_ray.on_ray.board import Watch
+from importlib.util import find_spec
+
+import pytest
+
+if find_spec("ray") is None:
+    pytest.skip("Ray has no package for this platform", allow_module_level=True)
+
+from cifar_ray.on_ray.board import Board, Watch
 from cifar_ray.prediction.events import Progress
 
 
@@ -11,3 +18,11 @@ def test_an_answer_from_before_a_shard_ended_counts_it_once() -> None:
     told += watch.read({"a": in_hand, "b": in_hand}, {})
     assert (sum(p.rows for p in told), sum(p.failed for p in told)) == (26, 3)  # type: ignore[union-attr]
     assert set(watch.shards) == {"b"}
+
+
+def test_a_shard_that_was_begun_and_not_ended_has_cost_a_worker_however_often_ray_asks() -> None:
+    board = Board()
+    attempts = ("first", "second", "second", "third")
+    assert [board.begin("a", attempt) for attempt in attempts] == [0, 1, 1, 2]
+    board.finish("a")
+    assert board.begin("a", "fourth") == 0

@@ -177,13 +177,17 @@ def share_out(
 ) -> tuple[Place, int]:
     """Return what each process of a trial has, and how many trials run at once.
 
-    `node_cpus` are those of the largest node, beyond which no process reaches. Raises `InputError`
-    for more GPUs than there are.
+    `node_cpus` are those of the largest node, beyond which no process reaches. While a cluster has
+    no node for work, each process asks for one core. Raises `InputError` for more GPUs than there
+    are.
     """
     workers = spec.workers_per_trial
     gpus = spec.gpus_per_trial
     if gpus is None:
         gpus = float(workers) if session.num_gpus >= workers else 0.0
+    if not session.num_cpus:
+        # Nodes come because trials wait for them; what they have, nobody knows yet.
+        return Place("cuda" if gpus else "cpu", 1, 1.0, gpus / workers, workers), num_trials
     if gpus > session.num_gpus:
         raise InputError(
             f"--gpus-per-trial {gpus:g}: there are {session.num_gpus:g} GPUs. Take fewer, or 0."

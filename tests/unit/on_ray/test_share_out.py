@@ -48,3 +48,11 @@ def test_the_driver_of_a_trial_in_two_processes_has_its_share(tmp_path: Path) ->
 def test_more_gpus_than_there_are_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--gpus-per-trial 2: there are 1 GPUs"):
         share(tmp_path, 8.0, 1.0, gpus_per_trial=2)
+
+
+def test_while_a_cluster_has_no_node_for_work_all_trials_wait_for_one_core_a_process(
+    tmp_path: Path,
+) -> None:
+    assert share(tmp_path, 0.0, node=0.0) == (Place("cpu", 1, 1.0, 0.0), 16)
+    found = share(tmp_path, 0.0, node=0.0, workers_per_trial=2, gpus_per_trial=2)
+    assert found == (Place("cuda", 1, 1.0, 1.0, 2), 16)

@@ -61,6 +61,7 @@ def cnn_122k() -> TrainingConfig:
     return TrainingConfig(
         recipe="cnn-122k",
         network="cnn-122k",
+        expected_accuracy=0.722,
         epochs=10,
         batch_size=32,
         optimizer=_ADAM,
@@ -91,6 +92,7 @@ def cnn_2_9m() -> TrainingConfig:
     return TrainingConfig(
         recipe="cnn-2.9m",
         network="cnn-2.9m",
+        expected_accuracy=0.662,
         epochs=10,
         batch_size=128,
         optimizer=_ADAM,
@@ -156,6 +158,7 @@ def cnn_3conv() -> TrainingConfig:
     return TrainingConfig(
         recipe="cnn-3conv",
         network="cnn-3conv",
+        expected_accuracy=0.757,
         epochs=10,
         batch_size=32,
         optimizer=_ADAM,

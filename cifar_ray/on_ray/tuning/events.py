@@ -75,7 +75,8 @@ class RecordingCallback(Callback):
 def note_epoch(records: Records, trial: Any, result: dict[str, Any]) -> None:
     """Add a result's row to the record, if it is of an epoch."""
     if EPOCHS in result:
-        records.add_row(_number(trial), {name: result[name] for name in ROW})
+        # Epochs of mixed images have no training accuracy.
+        records.add_row(_number(trial), {name: result[name] for name in ROW if name in result})
 
 
 def death(error: Exception | None) -> str:

@@ -29,7 +29,7 @@ from tests.unit.on_ray.metadata_server import metadata_server
 pytestmark = pytest.mark.slow
 
 
-COPIES = 30
+COPIES = 100
 """Of all images: so many that a run is not over before a node has joined."""
 EPOCHS = 60
 

@@ -112,7 +112,8 @@ class Nodes:
 
         Ray believes in the GPUs that it is told of.
         """
-        before = self.num_alive()
+        # By name: one that was warned may end meanwhile.
+        before = self.ids()
         (agent,) = free_ports(1)
         node = self._start(
             f"--address={self.head_address()}",
@@ -121,8 +122,12 @@ class Nodes:
             f"--dashboard-agent-listen-port={agent}",
             **more,
         )
-        self._wait(lambda: self.num_alive() > before)
+        self._wait(lambda: bool(self.ids() - before))
         return node
+
+    def ids(self) -> set[str]:
+        """Return the ids of the nodes that the cluster holds to be alive."""
+        return {node["id"] for node in self.nodes()}
 
     def head_address(self) -> str:
         return f"{self.nodes()[0]['ip']}:{self.gcs}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.chaos.trials import Laboratory, ended, parts
 from cifar_ray.storage import open_store
 from tests.drawing import draw_folder
-from tests.store.servers import REGION, MotoServer, client_of
+from tests.store.servers import REGION, MotoServer, client_of, running
 
 IMAGES = 60
 BUCKET = "chaos"
@@ -19,21 +19,16 @@ BUCKET = "chaos"
 @contextmanager
 def bucket(images: Path) -> Iterator[str]:
     """Start an S3 server, put the images there, and let this process and its children find it."""
-    server = MotoServer()
-    server.start()
-    try:
+    with running(MotoServer(), BUCKET) as server:
         os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{server.port}"
         os.environ["AWS_ACCESS_KEY_ID"] = server.access_key
         os.environ["AWS_SECRET_ACCESS_KEY"] = server.secret_key
         os.environ["AWS_REGION"] = REGION
         client = client_of(server, server.port)
-        client.create_bucket(Bucket=BUCKET)
         for path in (path for path in images.rglob("*") if path.is_file()):
             key = f"images/{path.relative_to(images).as_posix()}"
             client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
         yield f"s3://{BUCKET}"
-    finally:
-        server.stop()
 
 
 @contextmanager

@@ -13,15 +13,7 @@ from rich.text import Text
 from cifar_ray.cli.boundary import console
 from cifar_ray.cli.connection import HERE
 from cifar_ray.cli.display import duration
-from cifar_ray.cli.options import (
-    BatchSize,
-    Device,
-    ImagesPerShard,
-    Model,
-    Precision,
-    Root,
-    Weights,
-)
+from cifar_ray.cli.options import BatchSize, Device, ImagesPerShard, Model, Precision, Root, Weights
 from cifar_ray.config.machine import usable_cores
 
 if TYPE_CHECKING:

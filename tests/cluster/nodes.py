@@ -80,7 +80,7 @@ class Nodes:
             f"--temp-dir={self.folder / 'ray'}",
             "--num-cpus=0",
         )
-        self._wait(lambda: self.get("/api/version").ok and self.num_alive() > 0)
+        self._wait(lambda: self.get("/api/version").ok and bool(self.ids()))
 
     @property
     def url(self) -> str:
@@ -145,9 +145,6 @@ class Nodes:
             for node in alive
         ]
         return sorted(rows, key=lambda row: row["head"] != "True")
-
-    def num_alive(self) -> int:
-        return len(self.nodes())
 
     def kill(self, node: subprocess.Popen[bytes]) -> None:
         """End a node as a power cut does, with all its processes."""

@@ -18,7 +18,7 @@ from cifar_ray.cli.boundary import INTERRUPTED
 from tests.cluster.conftest import IMAGES_PER_SHARD, REPOSITORY, labelled_locally, parts
 from tests.cluster.nodes import Nodes
 from tests.drawing import draw_classes
-from tests.store.servers import REGION, MotoServer, client_of
+from tests.store.servers import REGION, MotoServer, client_of, running
 
 BUCKET = "jobs"
 CIFAR_RAY = (sys.executable, "-m", "cifar_ray")
@@ -29,13 +29,8 @@ COPIES = 10
 @pytest.fixture(scope="module")
 def server() -> Iterator[MotoServer]:
     """An S3 server with a bucket, for who has its credentials."""
-    started = MotoServer()
-    try:
-        started.start()
-        client_of(started, started.port).create_bucket(Bucket=BUCKET)
-        yield started
-    finally:
-        started.stop()
+    with running(MotoServer(), BUCKET) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

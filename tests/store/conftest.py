@@ -11,7 +11,7 @@ import pytest
 
 from tests.required import require
 from tests.store.proxy import FaultProxy
-from tests.store.servers import REGION, CephServer, MotoServer, Server, client_of
+from tests.store.servers import REGION, CephServer, MotoServer, Server, client_of, running
 
 HERE = Path(__file__).resolve().parent
 BUCKET = "images"
@@ -35,13 +35,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         require("ceph", all(map(shutil.which, programs)), "Debian's ceph-mon ceph-osd radosgw")
     # Ceph's sockets lie below it, and a socket's path has 107 characters at most.
     with tempfile.TemporaryDirectory(prefix="ceph-") as folder:
-        started: Server = CephServer(Path(folder)) if request.param == "ceph" else MotoServer()
-        try:
-            started.start()
-            client_of(started, started.port).create_bucket(Bucket=BUCKET)
-            yield started
-        finally:
-            started.stop()
+        server: Server = CephServer(Path(folder)) if request.param == "ceph" else MotoServer()
+        with running(server, BUCKET):
+            yield server
 
 
 @pytest.fixture

@@ -6,9 +6,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import boto3
 
@@ -183,6 +185,20 @@ def wait_for_port(port: int, process: "subprocess.Popen[bytes]") -> None:
         else:
             return
     raise RuntimeError(f"nothing answers at port {port}")
+
+
+S = TypeVar("S", bound=Server)
+
+
+@contextmanager
+def running(server: S, bucket: str) -> Iterator[S]:
+    """Have a server with an empty bucket for the length of the block."""
+    try:
+        server.start()
+        client_of(server, server.port).create_bucket(Bucket=bucket)
+        yield server
+    finally:
+        server.stop()
 
 
 def client_of(server: Server, port: int) -> Any:

@@ -59,6 +59,14 @@ def test_import_answers_at_once(module: str) -> None:
     assert [name for name in (*HEAVY, *ours) if name in loaded] == []
 
 
+@pytest.mark.parametrize("module", ["prediction", "worker", "shards", "placing"])
+def test_labelling_on_ray_waits_for_nothing_of_training(module: str) -> None:
+    # Seconds of each start: `ray.data` brings pandas and is all that may be heavy.
+    loaded = run_python(f"import sys, cifar_ray.on_ray.{module}; print(*sys.modules)").split()
+    slow = ("torch", "torchvision", "matplotlib", "sklearn", "scipy", "cifar_ray.training")
+    assert [name for name in slow if name in loaded] == []
+
+
 def test_every_module_outside_on_ray_imports_without_ray() -> None:
     imported = run_python(IMPORT_WITHOUT, "ray").split()
     assert {"cifar_ray.cli", "cifar_ray.models", "cifar_ray.prediction"} <= set(imported)

@@ -27,7 +27,7 @@ from cifar_ray.config.execution import Execution
 from cifar_ray.errors import CifarRayError, Unfinished
 from cifar_ray.on_ray.adjusting import replaced
 from cifar_ray.on_ray.board import NOTHING, POLL_INTERVAL_S, Watch, open_board
-from cifar_ray.on_ray.metrics import LabellingMeter
+from cifar_ray.on_ray.metrics.labelling import LabellingMeter
 from cifar_ray.on_ray.session import Session, ray_session
 from cifar_ray.on_ray.shards import Blocks, ShardSource, listing_tasks, naming_task
 from cifar_ray.on_ray.worker import ShardWorker

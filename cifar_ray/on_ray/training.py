@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cifar_ray.config.training import TrainingSpec
 from cifar_ray.errors import CifarRayError, of_exit_code
 from cifar_ray.models.transfer import pretrained_tensors
-from cifar_ray.on_ray.metrics import metered
+from cifar_ray.on_ray.metrics.training import metered
 from cifar_ray.on_ray.run_board import RunBoard
 from cifar_ray.on_ray.session import node_cpus, ray_session
 from cifar_ray.training.loop import EpochRow, Ranks, Step

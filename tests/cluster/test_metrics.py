@@ -15,7 +15,10 @@ import requests
 from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.search import SearchSpec
 from cifar_ray.config.spaces import get_space
-from cifar_ray.on_ray import metrics
+from cifar_ray.on_ray.metrics import names
+from cifar_ray.on_ray.metrics.labelling import LabellingMeter
+from cifar_ray.on_ray.metrics.search import metered_trials
+from cifar_ray.on_ray.metrics.training import metered
 from cifar_ray.on_ray.prediction import RayEngine
 from cifar_ray.on_ray.session import Session
 from cifar_ray.prediction.events import Listed
@@ -104,42 +107,42 @@ def test_images_counted_are_rows_committed(
     session: Session, images: Path, prometheus: Sample, tmp_path: Path
 ) -> None:
     page = from_page(session)
-    names = {name: f"ray_{name}_total" for name in metrics.COUNTERS}
-    before = {name: page(exported) for name, exported in names.items()}
+    exported = {name: f"ray_{name}_total" for name in names.COUNTERS}
+    before = {name: page(there) for name, there in exported.items()}
     receipt = run(images, tmp_path / "out")
     assert receipt.listed == NUM_IMAGES + len(BROKEN)
     num_parts = len(list((tmp_path / "out" / "predictions").iterdir()))
     expected = {
-        metrics.IMAGES: receipt.listed,
-        metrics.IMAGE_BYTES: receipt.image_bytes,
-        metrics.SHARDS_DONE: num_parts,
-        metrics.RETRIES: 0,
+        names.IMAGES: receipt.listed,
+        names.IMAGE_BYTES: receipt.image_bytes,
+        names.SHARDS_DONE: num_parts,
+        names.RETRIES: 0,
     }
     for sample in (page, prometheus):
         for name, counted in expected.items():
-            wait_for(sample, names[name], before[name] + counted)
-        wait_for(sample, f"ray_{metrics.SHARDS_LEFT}", 0)
-        wait_for(sample, f"ray_{metrics.SHARDS_WAITING}", 0)
-    assert page(f"ray_{metrics.STAGE_SECONDS}_count") > 0
+            wait_for(sample, exported[name], before[name] + counted)
+        wait_for(sample, f"ray_{names.SHARDS_LEFT}", 0)
+        wait_for(sample, f"ray_{names.SHARDS_WAITING}", 0)
+    assert page(f"ray_{names.STAGE_SECONDS}_count") > 0
 
 
 def test_shards_wait_until_a_worker_has_them_in_hand(session: Session) -> None:
     page = from_page(session)
-    meter = metrics.LabellingMeter()
+    meter = LabellingMeter()
     meter.observe(Listed(shards=9, images=9 * 16), in_hand=2)
-    wait_for(page, f"ray_{metrics.SHARDS_LEFT}", 9)
-    wait_for(page, f"ray_{metrics.SHARDS_WAITING}", 7)
+    wait_for(page, f"ray_{names.SHARDS_LEFT}", 9)
+    wait_for(page, f"ray_{names.SHARDS_WAITING}", 7)
 
 
 def test_a_training_shows_its_loss_its_speed_and_its_epochs(session: Session) -> None:
     page = from_page(session)
     steps: list[Step] = []
-    watcher = metrics.metered(Watcher(on_step=steps.append))
+    watcher = metered(Watcher(on_step=steps.append))
     step = Step(epoch=0, step=3, num_steps=9, loss=2.5, seconds=0.5, images_per_second=640)
     watcher.on_step(step)
     assert steps == [step]
-    wait_for(page, f"ray_{metrics.TRAINING_LOSS}", 2.5)
-    wait_for(page, f"ray_{metrics.TRAINING_SPEED}", 640)
+    wait_for(page, f"ray_{names.TRAINING_LOSS}", 2.5)
+    wait_for(page, f"ray_{names.TRAINING_SPEED}", 640)
     watcher.on_epoch(
         EpochRow(
             epoch=0,
@@ -151,9 +154,9 @@ def test_a_training_shows_its_loss_its_speed_and_its_epochs(session: Session) ->
             images_per_second=600.0,
         )
     )
-    wait_for(page, f"ray_{metrics.TRAINING_LOSS}", 1.5)
-    wait_for(page, f"ray_{metrics.VALIDATION_ACCURACY}", 0.625)
-    wait_for(page, f"ray_{metrics.EPOCHS_DONE}", 1)
+    wait_for(page, f"ray_{names.TRAINING_LOSS}", 1.5)
+    wait_for(page, f"ray_{names.VALIDATION_ACCURACY}", 0.625)
+    wait_for(page, f"ray_{names.EPOCHS_DONE}", 1)
 
 
 def test_trials_are_counted_by_state_and_whoever_watches_hears_of_them_too(
@@ -175,11 +178,11 @@ def test_trials_are_counted_by_state_and_whoever_watches_hears_of_them_too(
     trials = {n: TrialRecord(number=n, parameters={}, state=s) for n, s in enumerate(states)}
     heard: list[Records] = []
     records = Records(spec, trials)
-    metrics.metered_trials(heard.append)(records)
+    metered_trials(heard.append)(records)
     assert heard == [records]
     expected = {"planned": 2, "running": 2, "finished": 1, "stopped": 0, "failed": 1}
     for state, number in expected.items():
-        wait_for(by_state(session, state), f"ray_{metrics.TRIALS}", number)
+        wait_for(by_state(session, state), f"ray_{names.TRIALS}", number)
 
 
 def by_state(session: Session, state: str) -> Sample:

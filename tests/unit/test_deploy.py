@@ -186,12 +186,12 @@ def test_commands_of_containers_run_in_a_bare_environment() -> None:
 
 
 def exported() -> set[str]:
-    from cifar_ray.on_ray import metrics
+    from cifar_ray.on_ray.metrics import names
 
     return {
-        *(f"ray_{name}_total" for name in metrics.COUNTERS),
-        *(f"ray_{name}" for name in metrics.GAUGES),
-        *(f"ray_{name}_bucket" for name in metrics.HISTOGRAMS),
+        *(f"ray_{name}_total" for name in names.COUNTERS),
+        *(f"ray_{name}" for name in names.GAUGES),
+        *(f"ray_{name}_bucket" for name in names.HISTOGRAMS),
     }
 
 

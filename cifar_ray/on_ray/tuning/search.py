@@ -20,7 +20,7 @@ from ray.tune.search import Searcher
 from cifar_ray.config.search import SearchSpec, planned
 from cifar_ray.errors import InputError
 from cifar_ray.on_ray.adjusting import replaced
-from cifar_ray.on_ray.metrics import metered_trials
+from cifar_ray.on_ray.metrics.search import metered_trials
 from cifar_ray.on_ray.session import Session, node_cpus, ray_session
 from cifar_ray.on_ray.tuning.events import RecordingCallback
 from cifar_ray.on_ray.tuning.parallel import DRIVER_CPUS, parallel_trainable

@@ -293,7 +293,7 @@ def _data(request: _Request) -> str:
 def _train(spec: "TrainingSpec", where: _Where) -> dict[str, Any]:
     from cifar_ray.training.pipeline import Watcher
 
-    if where.local or where.address is None:  # elsewhere, workers find their own
+    if where.address in HERE:  # elsewhere, workers find their own
         bring(spec.data)
     if where.local:
         console.print("Training in this process; --workers N or --address train with Ray.")

@@ -273,7 +273,7 @@ def _search(spec: "SearchSpec", address: str | None, dashboard: bool, resuming: 
     if ended < spec.num_trials:
         # Before a folder is made, or Ray is started.
         check_data(spec.data)
-        if address is None:  # elsewhere, trials find their own
+        if address in HERE:  # elsewhere, trials find their own
             bring(spec.data)
     open_search(spec)
     with hold_search(SearchRun(Path(spec.run))):

@@ -1,8 +1,12 @@
-"""Live progress of a training run on a terminal."""
+"""What a training run shows on a terminal: live progress, and what came of it."""
 
-from typing import TYPE_CHECKING
+import json
+import sys
+from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
 from rich.text import Text
 
 from cifar_ray.cli.boundary import console
@@ -62,3 +66,27 @@ class TrainingDisplay:
                 f"{row.images_per_second:,.0f} images/s, {duration(row.seconds)}"
             )
         )
+
+
+def show_metrics(spec: "TrainingSpec", metrics: dict[str, Any], as_json: bool) -> None:
+    """Print what a finished run reached, and what to do with its bundle."""
+    if as_json:
+        sys.stdout.write(json.dumps(metrics, indent=2) + "\n")
+        return
+    output = Console(highlight=False)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("evaluated on", f"{metrics['num_images']:,} {metrics['evaluated_on']} images")
+    for name in ("accuracy", "precision_macro", "recall_macro", "f1_macro"):
+        table.add_row(name, f"{metrics[name]:.2%}")
+    if "accuracy_with_views" in metrics:
+        table.add_row("accuracy over views", f"{metrics['accuracy_with_views']:.2%}")
+    table.add_row("loss", f"{metrics['loss']:.4f}")
+    table.add_row("calibration error", f"{metrics['ece']:.2%}")
+    if copies := metrics.get("duplicates", {}).get("copies"):
+        left_out = metrics["duplicates"]["left_out"]
+        table.add_row("equal images", f"{copies:,}, {left_out:,} left out to be in one split alone")
+    output.print(table)
+    output.print(Text(f"Bundle  {spec.run}/bundle"))
+    output.print(
+        Text(f"Label with it:  cifar-ray predict FOLDER --out DEST --model {spec.run}/bundle")
+    )

@@ -15,12 +15,11 @@ import pytest
 import yaml
 
 from cifar_ray import __version__
-from cifar_ray.cli import job_specs, jobs
 from cifar_ray.config import cluster
 from cifar_ray.config.addresses import LOOPBACK
-from cifar_ray.config.job import Job
 from tests.conftest import REPOSITORY
 from tests.required import require
+from tests.unit.cli.parsed import parse
 
 DEPLOY = REPOSITORY / "deploy"
 FILES = sorted(
@@ -146,16 +145,6 @@ def test_every_container_is_limited_and_shut() -> None:
     assert re.search(r"^USER 1000$", DOCKERFILE, re.M)
 
 
-class Kept(job_specs.Submit):
-    job: Job
-
-    def __init__(self) -> None:
-        pass
-
-    def __call__(self, job: Job) -> None:
-        self.job = job
-
-
 def entrypoints() -> list[list[str]]:
     return [shlex.split(value) for _, value in leaves("entrypoint")]
 
@@ -164,9 +153,7 @@ def entrypoints() -> list[list[str]]:
 def test_the_command_of_a_job_is_one_that_we_take(command: list[str]) -> None:
     program, verb, *arguments = command
     assert program == "cifar-ray"
-    kept = Kept()
-    jobs._parse(verb, arguments, kept)
-    assert kept.job.verb == verb
+    assert parse(verb, *arguments).verb == verb
 
 
 def test_commands_of_containers_run_in_a_bare_environment() -> None:

@@ -7,32 +7,12 @@ import pytest
 
 from cifar_ray.cli import job_specs, jobs
 from cifar_ray.config.execution import ExecutionRequest
-from cifar_ray.config.job import EvaluateJob, Job, PredictJob, TrainJob, TuneJob
+from cifar_ray.config.job import EvaluateJob, PredictJob, TuneJob
 from cifar_ray.config.labelling import LabellingConfig, RunOptions
-from cifar_ray.config.recipes import get_recipe
-from cifar_ray.config.training import TrainingSpec, override
 from cifar_ray.errors import InputError
 from cifar_ray.prediction.plan import Request
-from cifar_ray.training.resume import open_run
 from tests.conftest import REPOSITORY
-
-
-class Kept(job_specs.Submit):
-    """Keeps the spec in place of submitting it."""
-
-    job: Job
-
-    def __init__(self) -> None:
-        pass
-
-    def __call__(self, job: Job) -> None:
-        self.job = job
-
-
-def parse(verb: str, *arguments: str) -> Job:
-    kept = Kept()
-    jobs._parse(verb, list(arguments), kept)
-    return kept.job
+from tests.unit.cli.parsed import parse
 
 
 def request(**changes: object) -> Request:
@@ -68,43 +48,6 @@ def test_submit_takes_the_options_of_the_verb() -> None:
     assert job.config == LabellingConfig(top_k=3, exclude=("*.gif",))
     assert job.execution.explicit() == {"precision": "float32"}
     assert job.options == RunOptions(engine="ray", workers=7, max_failure_rate=0.5)
-
-
-def test_submit_train_sends_the_whole_recipe() -> None:
-    job = parse("train", "cifar10", "--recipe", "cnn-122k", "--out", "/runs/a", "--set", "epochs=3")
-    assert isinstance(job, TrainJob)
-    assert job.config.epochs == 3
-    assert job.settings == ("epochs=3",)
-
-
-def test_submit_train_of_another_run_sends_what_that_was_started_with(tmp_path: Path) -> None:
-    spec = TrainingSpec(
-        config=override(get_recipe("cnn-122k"), ["epochs=3"]),
-        data="s3://bucket/classes",
-        run=str(tmp_path / "first"),
-        weights="/mnt/weights/cnn.pth",
-        settings=("epochs=3",),
-        code_version="0",
-    )
-    open_run(spec)
-    job = parse("train", "--from", spec.run, "--out", "s3://bucket/again", "--set", "seed=1")
-    assert isinstance(job, TrainJob)
-    assert job.config == spec.config.model_copy(update={"seed": 1})
-    assert job.settings == ("epochs=3", "seed=1")
-    assert (job.data, job.weights) == (spec.data, spec.weights)
-    job = parse("train", "cifar10", "--from", spec.run, "--out", "s3://bucket/other")
-    assert job.data == "cifar10"
-
-
-@pytest.mark.parametrize("given", [(), ("--recipe", "cnn-122k", "--from", "runs/a")])
-def test_submit_train_wants_a_recipe_or_a_run(given: tuple[str, ...]) -> None:
-    with pytest.raises(InputError, match="one of --recipe NAME and --from RUN"):
-        parse("train", "cifar10", "--out", "s3://bucket/b", *given)
-
-
-def test_submit_train_takes_one_recipe_at_a_time() -> None:
-    with pytest.raises(InputError, match="one recipe"):
-        parse("train", "cifar10", "--out", "s3://bucket/b", "--recipe", "reports")
 
 
 def test_submit_tune_sends_the_whole_search_and_the_space_of_a_file(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
-"""The live table of a search, and a line now and then where there is no terminal."""
+"""What a search shows: what it would try, how far it is, and what came of it."""
 
+import json
+import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -9,11 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from cifar_ray.cli.display import LINE_INTERVAL_S, duration
-from cifar_ray.config.spaces import describe
+from cifar_ray.errors import printable
 
 if TYPE_CHECKING:
+    from cifar_ray.config.search import SearchSpec
     from cifar_ray.training.search.record import Records, TrialRecord
 
+NUM_PLANNED = 10
+"""So many trials a dry run prints."""
 REDRAW_INTERVAL_S = 0.5
 MAX_ROWS = 12
 WORDS = {
@@ -22,6 +27,30 @@ WORDS = {
     "budget": "ended by --max-epochs",
     "failed": "failed",
 }
+
+
+def show_planned(spec: "SearchSpec", as_json: bool) -> None:
+    """Print the first trials of a search, as they would run."""
+    from cifar_ray.config.search import planned
+    from cifar_ray.config.spaces import show
+
+    plan = planned(spec)[:NUM_PLANNED]
+    if as_json:
+        sys.stdout.write(json.dumps(plan, indent=1) + "\n")
+        return
+    table = Table("trial", *spec.space.fields, box=None, pad_edge=False)
+    for number, parameters in enumerate(plan):
+        table.add_row(str(number), *(Text(show(value)) for value in parameters.values()))
+    Console().print(table)
+    more = spec.num_trials - len(plan)
+    later = ", found from the results of earlier ones" if spec.search == "tpe" else ""
+    Console().print(
+        Text(
+            f"{len(plan)} of {spec.num_trials} trials of {spec.config.recipe}, as they would run"
+            + (f"; {more} more{later}." if more else "."),
+            style="dim",
+        )
+    )
 
 
 class SearchDisplay:
@@ -102,6 +131,8 @@ def _table(records: "Records") -> Table:
 
 
 def _cells(trial: "TrialRecord") -> tuple[Text, ...]:
+    from cifar_ray.config.spaces import describe
+
     accuracy = "" if trial.accuracy is None else f"{trial.accuracy:.2%}"
     return (
         Text(str(trial.number)),
@@ -110,3 +141,62 @@ def _cells(trial: "TrialRecord") -> tuple[Text, ...]:
         Text(accuracy),
         Text(describe(trial.parameters), overflow="ellipsis", no_wrap=True),
     )
+
+
+def why_nothing(records: "Records") -> str:
+    """Return what is told of a search without a best trial."""
+    failed = [trial for trial in records.trials.values() if trial.state == "failed"]
+    first = f" Trial {failed[0].number}: {failed[0].error}" if failed else ""
+    return f"No trial of {records.spec.num_trials} could be trained.{first}"
+
+
+def show_best(
+    records: "Records", best: "TrialRecord", metrics: dict[str, Any] | None, as_json: bool
+) -> None:
+    """Print what came of a search; `metrics` are its bundle's, if it was asked for one."""
+    if as_json:
+        sys.stdout.write(json.dumps(_summary(records, best, metrics), indent=1) + "\n")
+        return
+    from cifar_ray.config.spaces import show
+    from cifar_ray.training.search.refit import refit_spec
+
+    spec, trials = records.spec, list(records.trials.values())
+    output = Console(highlight=False)
+    for trial in trials:
+        if trial.state == "failed":
+            output.print(Text(f"Trial {trial.number} failed: {printable(trial.error or '')}"))
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("best trial", f"{best.number} of {spec.num_trials}")
+    table.add_row("validation accuracy", f"{best.accuracy:.2%}")
+    if spec.epoch_budget is not None:
+        cut = sum(trial.state == "budget" for trial in trials)
+        used = f"{records.epochs_trained} of at most {spec.epoch_budget}"
+        table.add_row("epochs", used + (f", which ended {cut} trials" if cut else ""))
+    for field, value in best.parameters.items():
+        table.add_row(field, Text(show(value)))
+    if metrics is not None:
+        table.add_row(f"{metrics['evaluated_on']} accuracy", f"{metrics['accuracy']:.2%}")
+    output.print(table)
+    output.print(Text(f"Report  {records.run.report}"))
+    if metrics is not None:
+        output.print(Text(f"Bundle  {records.run.bundle}"))
+    elif not best.exploits:
+        output.print(Text(f"Train it in full:  {refit_spec(records, best, 'cpu', 1).command}"))
+
+
+def _summary(
+    records: "Records", best: "TrialRecord", metrics: dict[str, Any] | None
+) -> dict[str, Any]:
+    trials = records.trials.values()
+    return {
+        "best_trial": best.number,
+        "parameters": best.parameters,
+        "validation_accuracy": best.accuracy,
+        "trials": {
+            state: sum(trial.state == state for trial in trials)
+            for state in ("finished", "stopped", "budget", "failed")
+        },
+        "epochs": records.epochs_trained,
+        "max_epochs": records.spec.epoch_budget,
+        "refit": metrics,
+    }

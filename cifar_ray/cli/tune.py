@@ -1,35 +1,30 @@
 """`cifar-ray tune`."""
 
-import json
 import os
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from cifar_ray import __version__
 from cifar_ray.cli.boundary import console
 from cifar_ray.cli.connection import HERE, connected
 from cifar_ray.cli.display import duration, shown_dashboard
 from cifar_ray.cli.downloads import bring
 from cifar_ray.cli.job_specs import Submit
 from cifar_ray.cli.options import Dashboard
+from cifar_ray.cli.search_display import SearchDisplay, show_best, show_planned, why_nothing
+from cifar_ray.cli.search_specs import Request, new_search, placed, resuming_command
 from cifar_ray.config.machine import usable_cores
-from cifar_ray.errors import CifarRayError, InputError, printable
+from cifar_ray.errors import CifarRayError, InputError
 
 if TYPE_CHECKING:
     from cifar_ray.config.job import TuneJob
-    from cifar_ray.config.search import SearchName, SearchSpec
+    from cifar_ray.config.search import SearchSpec
     from cifar_ray.config.training import TrainingSpec
     from cifar_ray.training.loop import EpochRow
     from cifar_ray.training.search.record import Records, TrialRecord
 
-NUM_DRY = 10
 WITH_RESUME = ("resume", "gpus_per_trial", "refit", "dry_run", "address", "dashboard", "json_")
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -105,6 +100,7 @@ def tune(
     json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Search for a recipe's best hyperparameters, by validation images alone."""
+    from cifar_ray.config.job import TuneJob
     from cifar_ray.config.search import check_search
 
     submit = context.obj if isinstance(context.obj, Submit) else None
@@ -120,24 +116,30 @@ def tune(
     else:
         if data is None or recipe is None or space is None or (out is None and not dry_run):
             raise typer.BadParameter("give DATA, --recipe, --space and --out; or --resume RUN.")
-        spec = _spec(data, recipe, space, set_ or [], search, scheduler, trials).model_copy(
-            update={
-                "run": str(out or ""),
-                "seed": seed,
-                "epoch_budget": max_epochs,
-                "workers_per_trial": workers_per_trial,
-                "gpus_per_trial": gpus_per_trial,
-            }
+        spec = new_search(
+            Request(
+                data=data,
+                recipe=recipe,
+                space=space,
+                run=str(out or ""),
+                settings=set_ or [],
+                search=search,
+                scheduler=scheduler,
+                trials=trials,
+                max_epochs=max_epochs,
+                workers_per_trial=workers_per_trial,
+                gpus_per_trial=gpus_per_trial,
+                seed=seed,
+            )
         )
     # Before data are downloaded, or anything is sent.
     check_search(spec)
     if dry_run:
-        _show_planned(spec, json_)
-        return
-    if submit is not None:
-        submit(_job(spec, refit))
-        return
-    _run(_here(spec), refit, address, dashboard, json_)
+        show_planned(spec, json_)
+    elif submit is not None:
+        submit(TuneJob(search=spec, refit=refit))
+    else:
+        _run(placed(spec), refit, address, dashboard, json_)
 
 
 def _refuse_beside_resume(context: typer.Context) -> None:
@@ -157,111 +159,24 @@ def _refuse_beside_resume(context: typer.Context) -> None:
 
 def run_job(job: "TuneJob") -> None:
     """Search as was submitted, as the verb does."""
-    _run(_here(job.search), job.refit, None, dashboard=False, as_json=False)
-
-
-def _job(spec: "SearchSpec", refit: bool) -> "TuneJob":
-    from cifar_ray.config.job import TuneJob
-
-    return TuneJob(search=spec, refit=refit)
-
-
-def _here(spec: "SearchSpec") -> "SearchSpec":
-    """Return the spec with places as this machine finds them from any folder."""
-    from cifar_ray.storage import open_store
-
-    places = {"run": str(Path(spec.run).expanduser().absolute())}
-    if spec.data != "cifar10":
-        places["data"] = open_store(spec.data).uri
-    return spec.model_copy(update=places)
+    _run(placed(job.search), job.refit, None, dashboard=False, as_json=False)
 
 
 def _run(
     spec: "SearchSpec", refit: bool, address: str | None, dashboard: bool, as_json: bool
 ) -> None:
-    resuming = _resuming(spec, refit, address)
+    resuming = resuming_command(spec, refit, address)
     address = address or os.environ.get("RAY_ADDRESS")
     with connected(address):
         records = _search(spec, address, dashboard, resuming)
         best = records.best()
         if best is None:
-            raise CifarRayError(_why_nothing(records))
+            raise CifarRayError(why_nothing(records))
         metrics = _refit(records, best, address) if refit else None
-    _show_best(records, best, as_json, metrics)
-
-
-def _spec(
-    data: str,
-    recipe: str,
-    space: str,
-    settings: list[str],
-    search: "SearchName",
-    scheduler: Literal["asha", "median", "none"] | None,
-    trials: int | None,
-) -> "SearchSpec":
-    from cifar_ray.config.recipes import get_recipe
-    from cifar_ray.config.search import DEFAULT_TRIALS, SearchSpec
-    from cifar_ray.config.spaces import get_space
-    from cifar_ray.config.training import override
-
-    config = override(get_recipe(recipe), settings)
-    what = get_space(space, config)
-    if search == "grid":
-        points = len(what.grid())
-        if trials not in (None, points):
-            raise InputError(f"--trials {trials}: the grid has {points} points. Leave it out.")
-        trials = points
-    return SearchSpec(
-        config=config,
-        space=what,
-        search=search,
-        scheduler=scheduler or ("none" if search in ("grid", "pbt") else "asha"),
-        num_trials=trials or DEFAULT_TRIALS,
-        seed=0,
-        data=data,
-        run="",
-        settings=tuple(settings),
-        code_version=__version__,
-    )
-
-
-def _show_planned(spec: "SearchSpec", as_json: bool) -> None:
-    from cifar_ray.config.search import planned
-    from cifar_ray.config.spaces import show
-
-    plan = planned(spec)[:NUM_DRY]
-    if as_json:
-        sys.stdout.write(json.dumps(plan, indent=1) + "\n")
-        return
-    table = Table("trial", *spec.space.fields, box=None, pad_edge=False)
-    for number, parameters in enumerate(plan):
-        table.add_row(str(number), *(Text(show(value)) for value in parameters.values()))
-    Console().print(table)
-    more = spec.num_trials - len(plan)
-    later = ", found from the results of earlier ones" if spec.search == "tpe" else ""
-    Console().print(
-        Text(
-            f"{len(plan)} of {spec.num_trials} trials of {spec.config.recipe}, as they would run"
-            + (f"; {more} more{later}." if more else "."),
-            style="dim",
-        )
-    )
-
-
-def _resuming(spec: "SearchSpec", refit: bool, address: str | None) -> str:
-    """Return the command that goes on with the search, to the same end."""
-    words = ["cifar-ray", "tune", "--resume", spec.run]
-    if spec.gpus_per_trial is not None:
-        words += ["--gpus-per-trial", f"{spec.gpus_per_trial:g}"]
-    if refit:
-        words.append("--refit")
-    if address is not None:
-        words += ["--address", address]
-    return printable(shlex.join(words))
+    show_best(records, best, metrics, as_json)
 
 
 def _search(spec: "SearchSpec", address: str | None, dashboard: bool, resuming: str) -> "Records":
-    from cifar_ray.cli.search_display import SearchDisplay
     from cifar_ray.on_ray.tuning.search import search
     from cifar_ray.runs import SearchRun
     from cifar_ray.training.search.opening import hold_search, open_search
@@ -321,54 +236,3 @@ def _refit(records: "Records", best: "TrialRecord", address: str | None) -> dict
 
     device = training_device(address, "auto", workers=1)
     return refit(records, best, device, usable_cores(), watcher, train_there)
-
-
-def _why_nothing(records: "Records") -> str:
-    failed = [trial for trial in records.trials.values() if trial.state == "failed"]
-    first = f" Trial {failed[0].number}: {failed[0].error}" if failed else ""
-    return f"No trial of {records.spec.num_trials} could be trained.{first}"
-
-
-def _show_best(
-    records: "Records", best: "TrialRecord", as_json: bool, metrics: dict[str, Any] | None
-) -> None:
-    trials = list(records.trials.values())
-    if as_json:
-        summary = {
-            "best_trial": best.number,
-            "parameters": best.parameters,
-            "validation_accuracy": best.accuracy,
-            "trials": {
-                state: sum(t.state == state for t in trials)
-                for state in ("finished", "stopped", "budget", "failed")
-            },
-            "epochs": records.epochs_trained,
-            "max_epochs": records.spec.epoch_budget,
-            "refit": metrics,
-        }
-        sys.stdout.write(json.dumps(summary, indent=1) + "\n")
-        return
-    from cifar_ray.config.spaces import show
-    from cifar_ray.training.search.refit import refit_spec
-
-    output = Console(highlight=False)
-    for trial in trials:
-        if trial.state == "failed":
-            output.print(Text(f"Trial {trial.number} failed: {printable(trial.error or '')}"))
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("best trial", f"{best.number} of {records.spec.num_trials}")
-    table.add_row("validation accuracy", f"{best.accuracy:.2%}")
-    if records.spec.epoch_budget is not None:
-        cut = sum(trial.state == "budget" for trial in trials)
-        used = f"{records.epochs_trained} of at most {records.spec.epoch_budget}"
-        table.add_row("epochs", used + (f", which ended {cut} trials" if cut else ""))
-    for field, value in best.parameters.items():
-        table.add_row(field, Text(show(value)))
-    if metrics is not None:
-        table.add_row(f"{metrics['evaluated_on']} accuracy", f"{metrics['accuracy']:.2%}")
-    output.print(table)
-    output.print(Text(f"Report  {records.run.report}"))
-    if metrics is not None:
-        output.print(Text(f"Bundle  {records.run.bundle}"))
-    elif not best.exploits:
-        output.print(Text(f"Train it in full:  {refit_spec(records, best, 'cpu', 1).command}"))

@@ -7,7 +7,7 @@ import pytest
 
 from cifar_ray.cli import job_specs, jobs
 from cifar_ray.config.execution import ExecutionRequest
-from cifar_ray.config.job import EvaluateJob, PredictJob, TuneJob
+from cifar_ray.config.job import EvaluateJob, PredictJob
 from cifar_ray.config.labelling import LabellingConfig, RunOptions
 from cifar_ray.errors import InputError
 from cifar_ray.prediction.plan import Request
@@ -48,27 +48,6 @@ def test_submit_takes_the_options_of_the_verb() -> None:
     assert job.config == LabellingConfig(top_k=3, exclude=("*.gif",))
     assert job.execution.explicit() == {"precision": "float32"}
     assert job.options == RunOptions(engine="ray", workers=7, max_failure_rate=0.5)
-
-
-def test_submit_tune_sends_the_whole_search_and_the_space_of_a_file(tmp_path: Path) -> None:
-    space = tmp_path / "mine.toml"
-    space.write_text("learning_rate = {choice = [0.1, 0.2, 0.3]}")
-    options = ("--recipe", "cnn-122k", "--space", str(space), "--out", "runs/search")
-    job = parse("tune", "classes", *options, "--search", "grid", "--refit", "--seed", "4")
-    assert isinstance(job, TuneJob)
-    assert (job.data, job.destination, job.refit) == ("classes", "runs/search", True)
-    assert (job.search.num_trials, job.search.seed, job.search.space.name) == (3, 4, "mine")
-
-
-def test_a_search_that_goes_on_is_submitted_as_it_was_begun() -> None:
-    with pytest.raises(InputError, match="leave out --resume"):
-        parse("tune", "--resume", "runs/search")
-
-
-def test_a_search_that_cannot_be_is_refused_before_it_travels() -> None:
-    options = ("--recipe", "cnn-122k", "--space", "whole", "--out", "runs/search")
-    with pytest.raises(InputError, match="at least two trials"):
-        parse("tune", "cifar10", *options, "--search", "pbt", "--trials", "1")
 
 
 def test_a_run_that_is_renewed_and_an_evaluation_travel() -> None:

@@ -14,6 +14,7 @@ from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.search import SearchSpec
 from cifar_ray.config.spaces import get_space
 from tests.conftest import REPOSITORY
+from tests.drawing import draw_classes
 
 
 def run(verb: str, spec: Path) -> subprocess.CompletedProcess[str]:
@@ -45,6 +46,7 @@ def test_a_spec_is_run_and_run_again(drawn_images: Path, tmp_path: Path) -> None
 
 
 def test_a_search_is_opened_as_the_verb_opens_it(tmp_path: Path) -> None:
+    draw_classes(tmp_path / "classes", each=1)
     config = get_recipe("cnn-122k")
     folder = tmp_path / "search"
     folder.mkdir()
@@ -56,7 +58,7 @@ def test_a_search_is_opened_as_the_verb_opens_it(tmp_path: Path) -> None:
         scheduler="none",
         num_trials=1,
         seed=0,
-        data="cifar10",
+        data=str(tmp_path / "classes"),
         run=str(folder),
         code_version=__version__,
     )

@@ -3,19 +3,23 @@
 import functools
 import os
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.bar import Bar
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from cifar_ray.cli import job_specs
 from cifar_ray.cli.boundary import console
 from cifar_ray.cli.connection import HERE, connected
-from cifar_ray.cli.display import LabellingDisplay, duration, shown_dashboard
+from cifar_ray.cli.display import shown_dashboard
+from cifar_ray.cli.engine_choice import choose_engine
+from cifar_ray.cli.labelling_display import (
+    LabellingDisplay,
+    show_model,
+    show_preview,
+    show_receipt,
+    show_stages,
+)
 from cifar_ray.cli.options import (
     BatchSize,
     Dashboard,
@@ -31,18 +35,12 @@ from cifar_ray.errors import InputError
 
 if TYPE_CHECKING:
     from cifar_ray.config.job import PredictJob
-    from cifar_ray.config.labelling import LabellingConfig, RunOptions
-    from cifar_ray.prediction.engine import Engine
-    from cifar_ray.prediction.forecast import Compared
+    from cifar_ray.config.labelling import RunOptions
     from cifar_ray.prediction.history import Reason
     from cifar_ray.prediction.lease import Lease
+    from cifar_ray.prediction.pipeline import RunProgress
     from cifar_ray.prediction.plan import Plan, Request, Resolve
     from cifar_ray.prediction.receipt import Receipt
-
-RAY_REPAYS_CORES = 32
-"""From so many cores on, one driver that starts processes is no longer the better engine."""
-
-PROFILE_BAR_WIDTH = 40
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -153,9 +151,17 @@ def predict(
     """Label every image of a store, into Parquet. Run it again to go on after a stop."""
     # Imported here, as all that is heavy: `--help` is to answer at once.
     from cifar_ray.config.execution import ExecutionRequest
-    from cifar_ray.config.labelling import RunOptions
+    from cifar_ray.config.labelling import LabellingConfig, RunOptions
     from cifar_ray.prediction.plan import Request
 
+    if limit is not None and sample is not None:
+        raise InputError("Give --limit (the first N) or --sample (N drawn by seed), not both.")
+    if retry_failed and update:
+        raise InputError("Give --retry-failed or --update; one after the other.")
+    if dry_run and (retry_failed or update):
+        raise InputError("--dry-run does not look at what --retry-failed or --update would do.")
+    if fresh and not yes and not dry_run:
+        _confirm_fresh(out)
     options = RunOptions(
         engine="local" if local else engine,
         address=address or os.environ.get("RAY_ADDRESS"),
@@ -164,7 +170,7 @@ def predict(
         store_timeout_s=store_timeout,
         dashboard=dashboard,
     )
-    config = _config(
+    config = LabellingConfig(
         top_k=top_k,
         probabilities=probabilities,
         embeddings=embeddings,
@@ -178,12 +184,6 @@ def predict(
         decode_memory_mb=decode_memory,
         columns=tuple(name.strip() for name in columns.split(",")) if columns else (),
     )
-    if retry_failed and update:
-        raise InputError("Give --retry-failed or --update; one after the other.")
-    if dry_run and (retry_failed or update):
-        raise InputError("--dry-run does not look at what --retry-failed or --update would do.")
-    if fresh and not yes and not dry_run:
-        _confirm_fresh(out)
     request = Request(
         source=source,
         destination=out,
@@ -196,7 +196,7 @@ def predict(
         root=root,
     )
     if dry_run:
-        _show_dry_run(request, options, json_)
+        _dry_run(request, options, json_)
         return
     again: Reason | None = "retry-failed" if retry_failed else "update" if update else None
     if isinstance(context.obj, job_specs.Submit):
@@ -222,12 +222,10 @@ def _confirm_fresh(out: str) -> None:
         )
 
 
-def _config(**values: Any) -> "LabellingConfig":
-    from cifar_ray.config.labelling import LabellingConfig
+def _dry_run(request: "Request", options: "RunOptions", as_json: bool) -> None:
+    from cifar_ray.prediction.dry_run import dry_run
 
-    if values["limit"] is not None and values["sample"] is not None:
-        raise InputError("Give --limit (the first N) or --sample (N drawn by seed), not both.")
-    return LabellingConfig(**values)
+    show_preview(dry_run(request, options, usable_cores()), request.destination, as_json)
 
 
 def _run(
@@ -271,13 +269,11 @@ def _label(
     receipt = sealed_receipt(plan)
     if receipt is not None and again is None:
         console.print(Text(f"{plan.store.uri} is complete already; nothing to do."))
-        _show_receipt(plan, receipt, as_json)
+        show_receipt(plan, receipt, as_json)
         refuse_failures(receipt, options.max_failure_rate)
         return
-    console.print(Text(_model_line(plan)))
-    for warning in (*plan.record.warnings, *_cache_warning(plan)):
-        console.print(Text(f"Warning: {warning}", style="yellow"))
-    engine, why = _engine(plan, options)
+    show_model(plan)
+    engine, why = choose_engine(plan, options)
     console.print(Text(why))
     if plan.resumed:
         console.print("Going on with the run in DEST.")
@@ -287,7 +283,7 @@ def _label(
         shown = shown_dashboard(options.dashboard, options.address)
         with shown, LabellingDisplay(console).live() as show:
 
-            def update(progress: Any) -> None:
+            def update(progress: "RunProgress") -> None:
                 lease.check()
                 stages.update(progress.stage_seconds)
                 show(progress)
@@ -295,126 +291,6 @@ def _label(
             return label(plan, engine, options.max_failure_rate, update, lease.confirm)
 
     receipt = run() if again is None else renew(plan, again, run, console.print, lease.confirm)
-    _show_receipt(plan, receipt, as_json)
+    show_receipt(plan, receipt, as_json)
     if profile:
-        _show_stages(stages)
-
-
-def _model_line(plan: "Plan") -> str:
-    spec = plan.bundle.spec
-    names = ", ".join(spec.labels[:10]) + (" …" if len(spec.labels) > 10 else "")
-    execution = plan.record.execution
-    return (
-        f"Model {plan.bundle.id}: {len(spec.labels)} classes ({names}), trained on "
-        f"{spec.trained_on.dataset}; {execution.backend} {execution.precision} on "
-        f"{execution.device}, batches of {execution.batch_size}."
-    )
-
-
-def _cache_warning(plan: "Plan") -> Iterator[str]:
-    from cifar_ray.models.cache import cache_fault
-
-    if plan.record.execution.backend == "openvino" and (fault := cache_fault()):
-        yield (
-            f"Nothing can be kept in the cache {fault}. What is not in it, each worker makes anew; "
-            "CIFAR_RAY_CACHE names another place."
-        )
-
-
-def _engine(plan: "Plan", options: "RunOptions") -> tuple["Engine", str]:
-    """Choose the engine, and say why."""
-    cores = usable_cores()
-    kind, reason = options.engine, "as asked"
-    if kind == "local" and options.dashboard:
-        raise InputError("--dashboard is Ray's, and the local engine has none: leave one out.")
-    if kind == "auto" and options.dashboard:
-        kind, reason = "ray", "for its dashboard"
-    elif kind == "auto" and options.address:
-        kind, reason = "ray", f"address {options.address}"
-    elif kind == "auto" and cores >= RAY_REPAYS_CORES:
-        kind, reason = "ray", f"{cores} cores"
-    elif kind == "auto":
-        kind, reason = "local", f"{cores} cores do not repay the start of Ray"
-    if kind == "ray":
-        from cifar_ray.on_ray.prediction import RayEngine
-
-        number = (
-            "as many workers as fit" if options.workers is None else f"{options.workers} workers"
-        )
-        ray_engine = RayEngine(options.workers, options.store_timeout_s, options.address)
-        return ray_engine, f"Ray engine ({reason}), {number}."
-    from cifar_ray.prediction.arrow_alone import keep_pandas_out
-    from cifar_ray.prediction.local import LocalEngine
-
-    keep_pandas_out()
-    num_workers = options.workers or max(1, cores // plan.record.execution.threads)
-    local_engine = LocalEngine(
-        plan.store.uri, plan.source.reference, num_workers, options.store_timeout_s
-    )
-    number = "1 worker" if num_workers == 1 else f"{num_workers} workers"
-    return local_engine, f"Local engine ({reason}), {number}."
-
-
-def _show_receipt(plan: "Plan", receipt: "Receipt", as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(receipt.model_dump_json(indent=2) + "\n")
-        return
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("found", f"{receipt.found:,}")
-    for kind, number in receipt.skipped.items():
-        table.add_row(Text(f"  skipped {kind}"), f"{number:,}")
-    table.add_row("listed", f"{receipt.listed:,}" + (" (partial)" if receipt.partial else ""))
-    table.add_row("  ok", f"{receipt.ok:,}")
-    for status, number in receipt.failed.items():
-        table.add_row(f"  {status}", f"{number:,}")
-    output = Console(highlight=False)
-    output.print(table)
-    for name, compared in (receipt.forecast or {}).items():
-        output.print(Text(_comparison(name, compared)))
-    output.print(Text(f"Rows    {plan.store.uri}/predictions"))
-    output.print(Text(f"Report  {plan.store.uri}/report.html"))
-
-
-def _comparison(name: str, compared: "Compared") -> str:
-    planned = f"{compared.expected:,.4g}"
-    if compared.low < compared.high:
-        planned += f" ({compared.low:,.4g} to {compared.high:,.4g})"
-    return f"Planned {name.replace('_', ' ')} {planned}, was {compared.actual:,.4g}"
-
-
-def _show_stages(stages: dict[str, float]) -> None:
-    table = Table("stage", "seconds, all workers", "share", "")
-    total = sum(stages.values())
-    for stage, seconds in sorted(stages.items(), key=lambda item: -item[1]):
-        bar = Bar(total, 0, seconds, width=PROFILE_BAR_WIDTH)
-        table.add_row(stage, f"{seconds:.2f}", f"{seconds / total:.0%}", bar)
-    Console().print(table)
-
-
-def _show_dry_run(request: "Request", options: "RunOptions", as_json: bool) -> None:
-    from cifar_ray.prediction.dry_run import dry_run
-
-    preview = dry_run(request, options, usable_cores())
-    if as_json:
-        sys.stdout.write(preview.model_dump_json(indent=2) + "\n")
-        return
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("model", Text(preview.model))
-    table.add_row("classes", Text(preview.classes))
-    table.add_row("found", f"{preview.found:,}")
-    for kind, number in preview.skipped.items():
-        table.add_row(Text(f"  skipped {kind}"), f"{number:,}")
-    table.add_row("to label", f"{preview.listed:,} images, {preview.image_bytes / 1e6:,.1f} MB")
-    table.add_row("parts", Text(f"{preview.parts:,} below {request.destination}/predictions"))
-    if preview.parts_done:
-        done = f"{preview.parts_done:,} parts, {preview.images_done:,} images"
-        table.add_row("done already", done)
-    table.add_row("output", f"about {preview.output_bytes / 1e6:,.1f} MB")
-    table.add_row("time", f"about {duration(preview.seconds)} ({preview.basis})")
-    output = Console(highlight=False)
-    output.print(table)
-    for warning in preview.warnings:
-        output.print(Text(f"Warning: {warning}", style="yellow"))
-    if preview.complete:
-        output.print(Text(f"{request.destination} is complete already; nothing to do."))
-    output.print("Nothing was written.")
+        show_stages(stages)

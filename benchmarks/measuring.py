@@ -8,6 +8,7 @@ import ctypes
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -42,6 +43,21 @@ def measure(command: list[str], folder: Path) -> tuple[Usage, str]:
         launcher, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE, text=True
     )
     return Usage(**json.loads(report.read_text())), done.stdout
+
+
+def measure_labelling(
+    source: Path | str, bundle: Path, folder: Path, *options: str
+) -> tuple[Usage, list[Path]]:
+    """Label a store into an empty folder; return what it took, and the parts, oldest first.
+
+    They lie below `folder` until the next labelling.
+    """
+    out = folder / "labels"
+    shutil.rmtree(out, ignore_errors=True)
+    command = ["-m", "cifar_ray", "predict", str(source), "--out", str(out), "--model", str(bundle)]
+    usage, _ = measure([sys.executable, *command, *options], folder)
+    parts = (out / "predictions").iterdir()
+    return usage, sorted(parts, key=lambda path: path.stat().st_mtime)
 
 
 class _Memory(threading.Thread):

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.bundles import bundle_of
-from benchmarks.measuring import measure
+from benchmarks.measuring import measure, measure_labelling
 from benchmarks.stores import STORES
 from benchmarks.tables import show
 
@@ -37,13 +37,11 @@ def main() -> None:
         bundle = bundle_of(arguments.model, folder)
 
         def cpu_s(store: Path, ours: bool) -> float:
-            out = folder / "out"
-            shutil.rmtree(out, ignore_errors=True)
-            command = ["benchmarks.peers.bare", str(store), str(bundle.path)]
             if ours:
-                command = ["cifar_ray", "predict", str(store), "--out", str(out), "--local"]
-                command += ["--workers", "1", "--model", str(bundle.path)]
-            return measure([sys.executable, "-m", *command], folder)[0].cpu_s
+                options = ("--local", "--workers", "1")
+                return measure_labelling(store, bundle.path, folder, *options)[0].cpu_s
+            command = ["-m", "benchmarks.peers.bare", str(store), str(bundle.path)]
+            return measure([sys.executable, *command], folder)[0].cpu_s
 
         cpu_s(part, ours=True)  # So that the graph is converted and cached.
         pairs = [

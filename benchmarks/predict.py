@@ -25,7 +25,7 @@ from statistics import median
 import pyarrow.parquet as pq
 
 from benchmarks.bundles import bundle_of
-from benchmarks.measuring import REPOSITORY, Usage, measure
+from benchmarks.measuring import REPOSITORY, Usage, measure, measure_labelling
 from benchmarks.stores import STORES
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.models.backends.machine import detect_instruction_set
@@ -96,11 +96,7 @@ class Bench:
         return measure([sys.executable, *arguments], self.folder)
 
     def run_ours(self, options: list[str]) -> Measured:
-        out = self.folder / "ours"
-        shutil.rmtree(out, ignore_errors=True)
-        command = ("-m", "cifar_ray", "predict", str(self.store), "--out", str(out))
-        usage, _ = self._python(*command, "--model", str(self.bundle), *options)
-        parts = sorted((out / "predictions").iterdir(), key=lambda path: path.stat().st_mtime)
+        usage, parts = measure_labelling(self.store, self.bundle, self.folder, *options)
         times = [path.stat().st_mtime for path in parts]
         rows = [pq.read_metadata(path).num_rows for path in parts]
         workers = usable_cores()

@@ -9,7 +9,6 @@ many objects/s obstore's bare client reads through the same proxy.
 import argparse
 import asyncio
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ import psutil
 from obstore.store import S3Store
 
 from benchmarks.bundles import bundle_of
-from benchmarks.measuring import Usage, measure
+from benchmarks.measuring import measure_labelling
 from benchmarks.stores import STORES
 from cifar_ray.config.machine import usable_cores
 from tests.store.conftest import BUCKET
@@ -32,12 +31,8 @@ LATENCY_S = 0.02
 AT_A_TIME = 64
 
 
-def label(source: str, bundle: Path, folder: Path) -> Usage:
-    out = folder / "labels"
-    shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "cifar_ray", "predict", source, "--out", str(out), "--local"]
-    usage, _ = measure([*command, "--model", str(bundle)], folder)
-    return usage
+def labelling_s(source: Path | str, bundle: Path, folder: Path) -> float:
+    return measure_labelling(source, bundle, folder, "--local")[0].wall_s
 
 
 async def read_all(keys: list[str]) -> float:
@@ -106,9 +101,9 @@ def main() -> None:
             point_at(server, proxy)
             local, bucket, servers_s, bare = [], [], [], []
             for _ in range(arguments.pairs):
-                local.append(label(str(store), bundle, folder).wall_s)
+                local.append(labelling_s(store, bundle, folder))
                 before = servers_cpu_s(server)
-                bucket.append(label(f"s3://{BUCKET}", bundle, folder).wall_s)
+                bucket.append(labelling_s(f"s3://{BUCKET}", bundle, folder))
                 servers_s.append(servers_cpu_s(server) - before)
                 bare.append(asyncio.run(read_all(keys)))
         finally:

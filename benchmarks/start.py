@@ -7,14 +7,13 @@ and the store is small, so that what is measured is the start.
 
 import argparse
 import json
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 
 from benchmarks.bundles import bundle_of
-from benchmarks.measuring import measure
+from benchmarks.measuring import measure, measure_labelling
 from benchmarks.stores import STORES
 from benchmarks.tables import show
 
@@ -24,12 +23,9 @@ BESIDE = {LOCAL: TORCH, RAY: RAY_DATA}
 TITLES = ("", "median s", "from, to", "beyond", "s: median", "from, to")
 
 
-def first_part_s(store: Path, bundle: Path, options: list[str], folder: Path) -> float:
-    out = folder / "out"
-    shutil.rmtree(out, ignore_errors=True)
-    command = ["-m", "cifar_ray", "predict", str(store), "--out", str(out), "--model", str(bundle)]
-    usage, _ = measure([sys.executable, *command, *options], folder)
-    return min(part.stat().st_mtime for part in (out / "predictions").iterdir()) - usage.began
+def first_part_s(store: Path, bundle: Path, folder: Path, *options: str) -> float:
+    usage, parts = measure_labelling(store, bundle, folder, *options)
+    return parts[0].stat().st_mtime - usage.began
 
 
 def ray_data_s(folder: Path) -> float:
@@ -60,13 +56,13 @@ def main() -> None:
         for surplus in sorted(store.iterdir())[256:]:
             surplus.unlink()
         bundle = bundle_of(arguments.model, folder).path
-        first_part_s(store, bundle, ["--local"], folder)  # So that the graph is cached.
+        first_part_s(store, bundle, folder, "--local")  # So that the graph is cached.
         seconds: dict[str, list[float]] = {name: [] for name in (TORCH, LOCAL, RAY_DATA, RAY)}
         for _ in range(arguments.pairs):
             seconds[TORCH].append(torch_s(folder))
-            seconds[LOCAL].append(first_part_s(store, bundle, ["--local"], folder))
+            seconds[LOCAL].append(first_part_s(store, bundle, folder, "--local"))
             seconds[RAY_DATA].append(ray_data_s(folder))
-            seconds[RAY].append(first_part_s(store, bundle, ["--engine", "ray"], folder))
+            seconds[RAY].append(first_part_s(store, bundle, folder, "--engine", "ray"))
     lines = []
     for what, values in seconds.items():
         beside = BESIDE.get(what)

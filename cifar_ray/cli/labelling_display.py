@@ -136,7 +136,7 @@ class LabellingDisplay:
         return " · ".join(parts)
 
 
-def show_receipt(plan: "Plan", receipt: "Receipt", as_json: bool) -> None:
+def show_receipt(receipt: "Receipt", destination: str, as_json: bool) -> None:
     """Print the counts of a finished run, and where its results are."""
     if as_json:
         sys.stdout.write(receipt.model_dump_json(indent=2) + "\n")
@@ -153,8 +153,8 @@ def show_receipt(plan: "Plan", receipt: "Receipt", as_json: bool) -> None:
     output.print(table)
     for name, compared in (receipt.forecast or {}).items():
         output.print(Text(_comparison(name, compared)))
-    output.print(Text(f"Rows    {plan.store.uri}/predictions"))
-    output.print(Text(f"Report  {plan.store.uri}/report.html"))
+    output.print(Text(f"Rows    {destination}/predictions"))
+    output.print(Text(f"Report  {destination}/report.html"))
 
 
 def _comparison(name: str, compared: "Compared") -> str:

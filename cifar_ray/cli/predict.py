@@ -269,7 +269,7 @@ def _label(
     receipt = sealed_receipt(plan)
     if receipt is not None and again is None:
         console.print(Text(f"{plan.store.uri} is complete already; nothing to do."))
-        show_receipt(plan, receipt, as_json)
+        show_receipt(receipt, plan.store.uri, as_json)
         refuse_failures(receipt, options.max_failure_rate)
         return
     show_model(plan)
@@ -291,6 +291,6 @@ def _label(
             return label(plan, engine, options.max_failure_rate, update, lease.confirm)
 
     receipt = run() if again is None else renew(plan, again, run, console.print, lease.confirm)
-    show_receipt(plan, receipt, as_json)
+    show_receipt(receipt, plan.store.uri, as_json)
     if profile:
         show_stages(stages)

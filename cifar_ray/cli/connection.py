@@ -1,10 +1,16 @@
 """The cluster that a verb works on."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 HERE = (None, "local")
 """Addresses of a Ray that starts on this machine, when it is needed."""
+
+
+def chosen_address(option: str | None) -> str | None:
+    """Return the cluster's address: that of `--address`, else that of `RAY_ADDRESS`."""
+    return option or os.environ.get("RAY_ADDRESS")
 
 
 @contextmanager

@@ -33,6 +33,11 @@ def shown_dashboard(wanted: bool, address: str | None) -> Iterator[None]:
         yield
 
 
+def counted_workers(number: int) -> str:
+    """Return how many workers there are, in words."""
+    return "1 worker" if number == 1 else f"{number} workers"
+
+
 def duration(seconds: float) -> str:
     """Return seconds as people say them."""
     if seconds < 60:

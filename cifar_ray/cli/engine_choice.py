@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Literal
 
+from cifar_ray.cli.display import counted_workers
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.errors import InputError
 
@@ -21,7 +22,11 @@ def choose_engine(plan: "Plan", options: "RunOptions") -> tuple["Engine", str]:
     if kind == "ray":
         from cifar_ray.on_ray.prediction import RayEngine
 
-        number = "as many workers as fit" if options.workers is None else _workers(options.workers)
+        number = (
+            "as many workers as fit"
+            if options.workers is None
+            else counted_workers(options.workers)
+        )
         ray_engine = RayEngine(options.workers, options.store_timeout_s, options.address)
         return ray_engine, f"Ray engine ({reason}), {number}."
     from cifar_ray.prediction.arrow_alone import keep_pandas_out
@@ -32,7 +37,7 @@ def choose_engine(plan: "Plan", options: "RunOptions") -> tuple["Engine", str]:
     local_engine = LocalEngine(
         plan.store.uri, plan.source.reference, num_workers, options.store_timeout_s
     )
-    return local_engine, f"Local engine ({reason}), {_workers(num_workers)}."
+    return local_engine, f"Local engine ({reason}), {counted_workers(num_workers)}."
 
 
 def choose_kind(options: "RunOptions", cores: int) -> tuple[Literal["local", "ray"], str]:
@@ -51,7 +56,3 @@ def choose_kind(options: "RunOptions", cores: int) -> tuple[Literal["local", "ra
     if cores >= RAY_REPAYS_CORES:
         return "ray", f"{cores} cores"
     return "local", f"{cores} cores do not repay the start of Ray"
-
-
-def _workers(number: int) -> str:
-    return "1 worker" if number == 1 else f"{number} workers"

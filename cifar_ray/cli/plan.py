@@ -1,6 +1,5 @@
 """`cifar-ray plan`: what a labelling run will take, before it."""
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cifar_ray.cli.boundary import console
-from cifar_ray.cli.connection import HERE
+from cifar_ray.cli.connection import HERE, chosen_address
 from cifar_ray.cli.display import duration
 from cifar_ray.cli.options import BatchSize, Device, ImagesPerShard, Model, Precision, Root, Weights
 from cifar_ray.config.machine import usable_cores
@@ -101,7 +100,7 @@ def plan(
     )
     table = read_prices(prices) if prices else None
     question = Question(request, _arguments(request), workers, table, deadline, seed)
-    found = _forecast(question, address or os.environ.get("RAY_ADDRESS"))
+    found = _forecast(question, chosen_address(address))
     if json_:
         sys.stdout.write(found.model_dump_json(indent=2) + "\n")
     else:

@@ -1,7 +1,6 @@
 """`cifar-ray predict`: label a store."""
 
 import functools
-import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,7 +9,7 @@ from rich.text import Text
 
 from cifar_ray.cli import job_specs
 from cifar_ray.cli.boundary import console
-from cifar_ray.cli.connection import HERE, connected
+from cifar_ray.cli.connection import HERE, chosen_address, connected
 from cifar_ray.cli.display import shown_dashboard
 from cifar_ray.cli.engine_choice import choose_engine
 from cifar_ray.cli.labelling_display import (
@@ -164,7 +163,7 @@ def predict(
         _confirm_fresh(out)
     options = RunOptions(
         engine="local" if local else engine,
-        address=address or os.environ.get("RAY_ADDRESS"),
+        address=chosen_address(address),
         workers=workers,
         max_failure_rate=max_failure_rate,
         store_timeout_s=store_timeout,
@@ -207,7 +206,7 @@ def predict(
 
 def run_job(job: "PredictJob") -> None:
     """Run what was submitted, as the verb does."""
-    options = job.options.model_copy(update={"address": os.environ.get("RAY_ADDRESS")})
+    options = job.options.model_copy(update={"address": chosen_address(None)})
     _run(job_specs.request(job), options, job.again, profile=False, as_json=False)
 
 

@@ -8,6 +8,7 @@ import typer
 from rich.text import Text
 
 from cifar_ray.cli.boundary import console
+from cifar_ray.cli.connection import HERE, chosen_address
 from cifar_ray.cli.options import Device, Precision
 from cifar_ray.config.addresses import LOOPBACK, SERVE_PORT, answered_names, is_loopback
 from cifar_ray.config.machine import usable_cores
@@ -76,9 +77,10 @@ def serve(
     from cifar_ray.config.execution import ExecutionRequest
     from cifar_ray.config.serving import ServerOptions, ServiceConfig
 
+    address = chosen_address(address)
     options = ServerOptions(host=host, port=port, replicas=replicas, address=address)
     models = _models(bundles or [])
-    threads = 1 if address else max(1, usable_cores() // replicas)
+    threads = max(1, usable_cores() // replicas) if address in HERE else 1
     config = ServiceConfig(
         models={name: str(bundle.path.absolute()) for name, bundle in models.items()},
         default_model=next(iter(models)),

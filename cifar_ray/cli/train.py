@@ -1,7 +1,6 @@
 """`cifar-ray train`."""
 
 import functools
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,8 +9,8 @@ import typer
 from rich.text import Text
 
 from cifar_ray.cli.boundary import console
-from cifar_ray.cli.connection import HERE, connected
-from cifar_ray.cli.display import shown_dashboard
+from cifar_ray.cli.connection import HERE, chosen_address, connected
+from cifar_ray.cli.display import counted_workers, shown_dashboard
 from cifar_ray.cli.downloads import bring
 from cifar_ray.cli.job_specs import Submit
 from cifar_ray.cli.options import Dashboard
@@ -108,7 +107,7 @@ def train(
         raise typer.BadParameter("--local trains in one process; leave out --workers.")
     if local and dashboard:
         raise InputError("--dashboard is Ray's, and --local trains without Ray: leave one out.")
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = chosen_address(address)
     local = local or (workers == 1 and address is None and not dashboard)
     where = _Where(local, None if local else address, dashboard)
     settings = [*(FROM_SCRATCH if from_scratch else ()), *(set_ or ())]
@@ -130,7 +129,7 @@ def train(
 
 def run_job(job: "TrainJob") -> None:
     """Run what was submitted, as the verb does, with Ray."""
-    where = _Where(local=False, address=os.environ.get("RAY_ADDRESS"))
+    where = _Where(local=False, address=chosen_address(None))
     _run(spec_of_job(job), where, as_json=False)
 
 
@@ -183,7 +182,7 @@ def _train(spec: "TrainingSpec", where: _Where) -> dict[str, Any]:
     if where.local:
         console.print("Training in this process; --workers N or --address train with Ray.")
     else:
-        console.print(Text(f"Training with Ray, {spec.workers} workers."))
+        console.print(Text(f"Training with Ray, {counted_workers(spec.workers)}."))
     shown = shown_dashboard(where.dashboard, where.address)
     with shown, TrainingDisplay(spec) as display:
         watcher = Watcher(display.on_step, display.on_epoch)

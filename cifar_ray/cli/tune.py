@@ -1,6 +1,5 @@
 """`cifar-ray tune`."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -8,7 +7,7 @@ import typer
 from rich.text import Text
 
 from cifar_ray.cli.boundary import console
-from cifar_ray.cli.connection import HERE, connected
+from cifar_ray.cli.connection import HERE, chosen_address, connected
 from cifar_ray.cli.display import duration, shown_dashboard
 from cifar_ray.cli.downloads import bring
 from cifar_ray.cli.job_specs import Submit
@@ -166,7 +165,7 @@ def _run(
     spec: "SearchSpec", refit: bool, address: str | None, dashboard: bool, as_json: bool
 ) -> None:
     resuming = resuming_command(spec, refit, address)
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = chosen_address(address)
     with connected(address):
         records = _search(spec, address, dashboard, resuming)
         best = records.best()
@@ -225,6 +224,7 @@ def _refit(records: "Records", best: "TrialRecord", address: str | None) -> dict
 
     watcher = Watcher(on_epoch=on_epoch)
     if address in HERE or best.exploits:
+        bring(records.spec.data)
         from cifar_ray.training.device import choose_device
 
         return refit(records, best, choose_device("auto"), usable_cores(), watcher)

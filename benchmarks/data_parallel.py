@@ -25,7 +25,9 @@ RECIPE = "fast94"
 
 def rates(workers: int, images: int, epochs: int, run: Path) -> list[float]:
     """Train, and return the images/s of each epoch after the first."""
-    settings = (f"epochs={epochs}", f"splits.num_training_images={images}")
+    sizes = (f"epochs={epochs}", f"splits.num_training_images={images}")
+    # So that each epoch costs the same.
+    settings = (*sizes, "small_image_fraction=0")
     command = [sys.executable, "-m", "cifar_ray", "train", "cifar10", "--recipe", RECIPE]
     command += ["--out", str(run), "--workers", str(workers)]
     command += [word for setting in settings for word in ("--set", setting)]

@@ -4,7 +4,7 @@
         for each batch of its rows:
             threads: fetch -> sha256 -> decode -> preprocess, each into the row's own slot
                      (in a child process, if an earlier worker died over the shard)
-            model: the whole batch, while the threads prepare the next ones
+            model: the whole batch, while the next ones are prepared
         rows -> part
 
 Batches of the next shard are prepared while the last ones of this shard are in the model.
@@ -14,7 +14,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +28,7 @@ from cifar_ray.models.backends import Backend, Pending
 from cifar_ray.prediction.decoding import Decoding
 from cifar_ray.prediction.events import Progress, ShardDone, ShardReturned
 from cifar_ray.prediction.history import Reopening
+from cifar_ray.prediction.in_this_thread import InThisThread
 from cifar_ray.prediction.keeping import KeptRows
 from cifar_ray.prediction.manifest import Manifest
 from cifar_ray.prediction.marks import remove_mark, set_mark
@@ -95,21 +96,25 @@ class Classifying:
         """Start the threads; `run` does the work."""
         self.equipment = equipment
         self.take = take
-        self.threads = ThreadPoolExecutor(equipment.decode_threads, "decode")
+        num_threads = _num_threads(equipment)
+        self.threads: Executor = InThisThread()
+        if num_threads:
+            self.threads = ThreadPoolExecutor(num_threads, "decode")
         self.decoding = equipment.decoding()
         self.readers = ThreadPoolExecutor(equipment.fetcher.parallel_reads, "read")
         self.prepared: deque[_Batch] = deque()
         self.in_model: deque[tuple[_Batch, list[Outcome], Pending | None]] = deque()
         self.unprepared: Iterator[_Batch] = iter(())
-        self.lookahead = 1 + equipment.decode_threads
+        self.lookahead = 1 + num_threads
 
     def run(self) -> Iterator[Progress | ShardDone | ShardReturned]:
         """Work until no more shards come; report every batch and every shard."""
         try:
             while self._prepare():
-                if self.prepared:
+                # One more than the model computes at a time, so that it never waits for us.
+                if self.prepared and len(self.in_model) <= self.equipment.backend.num_parallel:
                     self._submit(self.prepared.popleft())
-                if len(self.in_model) > self.equipment.backend.num_parallel or not self.prepared:
+                else:
                     yield from self._collect()
         finally:
             self.threads.shutdown(wait=False, cancel_futures=True)
@@ -253,6 +258,13 @@ class Classifying:
             return ShardReturned(str(shard.name), str(fault))
         _add(shard.stages, "write", time.perf_counter() - started)
         return ShardDone(str(shard.name), footer, shard.stages, self.equipment.cpu.lap())
+
+
+def _num_threads(equipment: Equipment) -> int:
+    """Return how many threads read and decode; 0 where one would do no better than none."""
+    if equipment.decode_threads == 1 and equipment.fetcher.parallel_reads == 1:
+        return 0
+    return equipment.decode_threads
 
 
 def fill_slot(

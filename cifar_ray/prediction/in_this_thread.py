@@ -2,7 +2,7 @@
 
 The model computes in threads of its own. One further thread for reading and decoding would gain
 nothing over doing both between the model's batches, and wait for the interpreter's lock at each
-image: some 3 µs of CPU for one of 2 kB.
+image: of all CPU time over files of 2 kB with `cnn-122k`, 7 % on two cores.
 """
 
 from collections.abc import Callable

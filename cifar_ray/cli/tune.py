@@ -224,9 +224,9 @@ def _refit(records: "Records", best: "TrialRecord", address: str | None) -> dict
 
     watcher = Watcher(on_epoch=on_epoch)
     if address in HERE or best.exploits:
-        bring(records.spec.data)
         from cifar_ray.training.device import choose_device
 
+        bring(records.spec.data)
         return refit(records, best, choose_device("auto"), usable_cores(), watcher)
     from cifar_ray.on_ray.placing import training_device
     from cifar_ray.on_ray.training import train as train_on_ray

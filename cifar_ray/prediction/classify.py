@@ -97,9 +97,9 @@ class Classifying:
         self.equipment = equipment
         self.take = take
         num_threads = _num_threads(equipment)
-        self.threads: Executor = InThisThread()
-        if num_threads:
-            self.threads = ThreadPoolExecutor(num_threads, "decode")
+        self.threads: Executor = (
+            ThreadPoolExecutor(num_threads, "decode") if num_threads else InThisThread()
+        )
         self.decoding = equipment.decoding()
         self.readers = ThreadPoolExecutor(equipment.fetcher.parallel_reads, "read")
         self.prepared: deque[_Batch] = deque()

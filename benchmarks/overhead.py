@@ -1,8 +1,9 @@
 """What manifest, digests, rows, parts and receipt cost: `python -m benchmarks.overhead`.
 
 CPU time an image of the local engine with one worker, beside a bare script of the same decoder,
-model and Parquet (`peers/bare.py`), in turn. Both are the slope between two runs, over all of a
-store and over a tenth of it, so that what is paid once a run is not in it.
+model and Parquet (`peers/bare.py`) and beside the same with the least that is promised of a file
+and a part (`peers/promised.py`), in turn. Each is the slope between two runs, over all of a store
+and over a tenth of it, so that what is paid once a run is not in it.
 """
 
 import argparse
@@ -16,6 +17,10 @@ from benchmarks.bundles import bundle_of
 from benchmarks.measuring import measure, measure_labelling
 from benchmarks.stores import STORES
 from benchmarks.tables import show
+
+BARE, PROMISED = "bare", "promised"
+PEERS = (None, PROMISED, BARE)
+"""Scripts in `peers/`; None is cifar-ray itself."""
 
 
 def main() -> None:
@@ -36,31 +41,32 @@ def main() -> None:
         further = len(files) - len(list(part.iterdir()))
         bundle = bundle_of(arguments.model, folder)
 
-        def cpu_s(store: Path, ours: bool) -> float:
-            if ours:
+        def cpu_s(store: Path, peer: str | None) -> float:
+            if peer is None:
                 options = ("--local", "--workers", "1")
                 return measure_labelling(store, bundle.path, folder, *options)[0].cpu_s
-            command = ["-m", "benchmarks.peers.bare", str(store), str(bundle.path)]
+            shutil.rmtree(folder / "promised", ignore_errors=True)
+            command = ["-m", f"benchmarks.peers.{peer}", str(store), str(bundle.path)]
             return measure([sys.executable, *command], folder)[0].cpu_s
 
-        cpu_s(part, ours=True)  # So that the graph is converted and cached.
-        pairs = [
-            tuple((cpu_s(whole, ours) - cpu_s(part, ours)) / further for ours in (True, False))
+        cpu_s(part, None)  # So that the graph is converted and cached.
+        rounds = [
+            tuple((cpu_s(whole, peer) - cpu_s(part, peer)) / further for peer in PEERS)
             for _ in range(arguments.pairs)
         ]
-    lines = [
-        (
-            what,
-            f"{1e6 * median(values):,.0f}",
-            f"{1e6 * min(values):,.0f} to {1e6 * max(values):,.0f}",
-        )
-        for what, values in zip(("cifar-ray", "bare script"), zip(*pairs, strict=True), strict=True)
-    ]
-    ratios = [ours / bare - 1 for ours, bare in pairs]
-    lines.append(("more", f"{median(ratios):+.1%}", f"{min(ratios):+.1%} to {max(ratios):+.1%}"))
-    pairs_of = f"medians of {arguments.pairs} pairs"
-    heading = f"{further:,} images of `{arguments.store}`, {bundle.id}; {pairs_of}"
-    show(heading, ("", "µs of CPU an image", "from, to"), lines)
+    bare = [times[PEERS.index(BARE)] for times in rounds]
+    lines = []
+    for peer, times in zip(PEERS, zip(*rounds, strict=True), strict=True):
+        more = [ours / theirs - 1 for ours, theirs in zip(times, bare, strict=True)]
+        micros = [1e6 * time for time in times]
+        lines.append((peer or "cifar-ray", _spread(micros, ",.0f"), _spread(more, "+.1%")))
+    heading = f"{further:,} images of `{arguments.store}`, {bundle.id}; {arguments.pairs} rounds"
+    show(heading, ("", "µs of CPU an image", "more than the bare script"), lines)
+
+
+def _spread(values: list[float], form: str) -> str:
+    """Return the median, and the lowest and highest."""
+    return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 if __name__ == "__main__":

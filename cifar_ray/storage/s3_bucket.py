@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
@@ -36,6 +37,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class _Connection:
     session: Any
+    """botocore's, which knows all settings."""
     client: Any
 
 
@@ -73,6 +75,12 @@ class Bucket:
     def credentials(self) -> Any:
         """Return boto3's credentials, which refresh themselves; None if requests are not signed."""
         return None if anonymous() else self._connect().session.get_credentials()
+
+    @property
+    def certificates(self) -> str | None:
+        """The file or folder of CA certificates that boto3 is told to trust; None: its own."""
+        named: str | None = self._connect().session.get_config_variable("ca_bundle")
+        return named
 
     def _connect(self) -> _Connection:
         with _LOCK:
@@ -138,8 +146,8 @@ def _make_connection() -> _Connection:
         signature_version=UNSIGNED if anonymous() else None,
     )
     try:
-        session = boto3.session.Session()
-        client = session.client("s3", config=config)
+        session = botocore.session.get_session()
+        client = boto3.session.Session(botocore_session=session).client("s3", config=config)
     except (BotoCoreError, ValueError) as error:
         raise InputError(
             f"The settings for S3 cannot be used ({type(error).__name__}). Check AWS_PROFILE, "

@@ -4,10 +4,10 @@ boto3 says where a bucket is and who asks. Whatever does not go well at the firs
 boto3: nothing here decides what a fault means.
 """
 
-import os
 import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -55,8 +55,7 @@ class FastReader:
     @classmethod
     def if_possible(cls, bucket: Bucket) -> "Self | None":
         """Return a reader; None where obstore is absent or cannot be told what boto3 knows."""
-        # A CA of the user's own is for boto3, which knows all the places where it may be named.
-        if not HAS_OBSTORE or "AWS_CA_BUNDLE" in os.environ:
+        if not HAS_OBSTORE:
             return None
         try:
             store = _open(bucket)
@@ -103,6 +102,9 @@ def _open(bucket: Bucket) -> "ObstoreS3":
         "allow_http": endpoint.startswith("http://"),
         "pool_max_idle_per_host": str(POOL_SIZE),
     }
+    if bucket.certificates is not None:
+        # Beside the system's, where boto3 trusts these alone.
+        client_options["root_certificate"] = Path(bucket.certificates).read_bytes()
     return ObstoreS3(
         bucket.name,
         config=config,

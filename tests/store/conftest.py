@@ -52,7 +52,11 @@ def proxy(server: Server) -> Iterator[FaultProxy]:
 @pytest.fixture(autouse=True)
 def environment(server: Server, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let boto3 find the proxy and the user, and nothing of this machine's."""
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_NO_SIGN_REQUEST", "AWS_REQUEST_PAYER"):
+    unset = (
+        *("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE"),
+        *("AWS_NO_SIGN_REQUEST", "AWS_REQUEST_PAYER"),
+    )
+    for name in unset:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     monkeypatch.setenv("AWS_REGION", REGION)

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -37,18 +38,22 @@ class FaultProxy:
     latency_s: float = 0.0
     requests: list[str] = field(default_factory=list)
     port: int = 0
+    tls: ssl.SSLContext | None = None
+    """With it, clients are answered over TLS."""
     released: threading.Event = field(default_factory=threading.Event)
     """Ends the waiting of requests that a rule holds."""
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"proxy": self})
         self._server = _Server(("127.0.0.1", self.port), handler)
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 

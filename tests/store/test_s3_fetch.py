@@ -1,10 +1,13 @@
 """Reading from a bucket: what each fault ends in, through obstore and through boto3 alone."""
 
+import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from cifar_ray.errors import ImageFault, StoreUnavailable
 from cifar_ray.prediction.sources import Entry, TransientFault
@@ -22,8 +25,17 @@ Put = Callable[..., Entry]
 
 
 @pytest.fixture(params=[True, False], ids=["obstore", "boto3"])
-def fetcher(request: pytest.FixtureRequest, prefix: str) -> S3Fetcher:
-    return S3Fetcher(S3Address(BUCKET, prefix), patience_s=60.0, fast=request.param)
+def fast(request: pytest.FixtureRequest) -> bool:
+    if request.param:
+        pytest.importorskip("obstore")
+    return bool(request.param)
+
+
+@pytest.fixture
+def fetcher(fast: bool, prefix: str) -> S3Fetcher:
+    fetcher = S3Fetcher(S3Address(BUCKET, prefix), patience_s=60.0, fast=fast)
+    assert (fetcher.fast is not None) == fast
+    return fetcher
 
 
 @pytest.fixture
@@ -58,6 +70,38 @@ def test_the_fast_reader_reads_and_boto3_is_not_asked(
     else:
         assert fetcher.fetch(entry) == DATA
     assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize("named", ["AWS_CA_BUNDLE", "profile"])
+def test_a_certificate_of_the_users_own_is_trusted_by_either_reader(
+    fast: bool,
+    named: str,
+    prefix: str,
+    put: Put,
+    proxy: FaultProxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry = put("x.jpg")
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    if named == "profile":
+        (tmp_path / "config").write_text(f"[default]\nca_bundle = {tmp_path / 'ca.pem'}\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    else:
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    secure = FaultProxy(proxy.upstream, tls=context)
+    secure.start()
+    try:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", secure.url)
+        fetcher = S3Fetcher(S3Address(BUCKET, prefix), fast=fast)
+        assert (fetcher.fast is not None) == fast
+        assert fetcher.fetch(entry) == DATA
+    finally:
+        secure.stop()
+    # Of the reader that is meant: beside obstore, boto3 was not needed.
+    assert [request.split()[0] for request in secure.requests] == ["GET"]
 
 
 def test_many_threads_read_at_once(fetcher: S3Fetcher, put: Put) -> None:

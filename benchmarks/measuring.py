@@ -17,6 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
+
+from cifar_ray.config.machine import usable_cores
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLE_S = 1.0
@@ -58,6 +61,15 @@ def measure_labelling(
     usage, _ = measure([sys.executable, *command, *options], folder)
     parts = (out / "predictions").iterdir()
     return usage, sorted(parts, key=lambda path: path.stat().st_mtime)
+
+
+def steady_rate(parts: list[Path]) -> float | None:
+    """Return images/s from when each worker has committed a part; None for too few parts."""
+    begun = usable_cores()
+    if len(parts) <= begun:
+        return None
+    rows = sum(pq.read_metadata(path).num_rows for path in parts[begun:])
+    return float(rows / (parts[-1].stat().st_mtime - parts[begun - 1].stat().st_mtime))
 
 
 class _Memory(threading.Thread):

@@ -25,7 +25,7 @@ from statistics import median
 import pyarrow.parquet as pq
 
 from benchmarks.bundles import bundle_of
-from benchmarks.measuring import REPOSITORY, Usage, measure, measure_labelling
+from benchmarks.measuring import REPOSITORY, Usage, measure, measure_labelling, steady_rate
 from benchmarks.stores import STORES
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.models.backends.machine import detect_instruction_set
@@ -97,13 +97,9 @@ class Bench:
 
     def run_ours(self, options: list[str]) -> Measured:
         usage, parts = measure_labelling(self.store, self.bundle, self.folder, *options)
-        times = [path.stat().st_mtime for path in parts]
-        rows = [pq.read_metadata(path).num_rows for path in parts]
-        workers = usable_cores()
-        steady = None
-        if len(parts) > workers:
-            steady = sum(rows[workers:]) / (times[-1] - times[workers - 1])
-        return Measured(sum(rows), usage, steady, times[0] - usage.began)
+        images = sum(pq.read_metadata(path).num_rows for path in parts)
+        first_part_s = parts[0].stat().st_mtime - usage.began
+        return Measured(images, usage, steady_rate(parts), first_part_s)
 
     def run_peer(self, peer: Peer) -> Measured:
         command = ["-m", f"benchmarks.peers.{peer.module}", str(self.store), str(self.bundle)]

@@ -1,17 +1,22 @@
 """Labelling a bucket behind a proxy that adds 20 ms, beside the same images in a folder.
 
 `python -m benchmarks.predict_s3` runs moto's server and the proxy on this machine, and prints, as
-medians over the pairs: images/s of the whole process from the folder and from the bucket, the CPU
-time of server and proxy (which a store elsewhere would not take from the workers' cores), and how
-many objects/s obstore's bare client reads through the same proxy.
+medians over the pairs: images/s of the whole process and of the steady state, from the folder and
+from the bucket; the CPU time of server and proxy, which a store elsewhere would not take from the
+workers' cores; and how many objects/s a bare client reads through the same proxy: obstore's, with
+as many requests at a time as our workers have together, in a loop of asyncio and in threads.
 """
 
 import argparse
 import asyncio
+import math
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -20,7 +25,7 @@ import psutil
 from obstore.store import S3Store
 
 from benchmarks.bundles import bundle_of
-from benchmarks.measuring import measure_labelling
+from benchmarks.measuring import measure_labelling, steady_rate
 from benchmarks.stores import STORES
 from cifar_ray.config.machine import usable_cores
 from tests.store.conftest import BUCKET
@@ -31,12 +36,30 @@ LATENCY_S = 0.02
 AT_A_TIME = 64
 
 
-def labelling_s(source: Path | str, bundle: Path, folder: Path) -> float:
-    return measure_labelling(source, bundle, folder, "--local")[0].wall_s
+@dataclass(frozen=True)
+class Pair:
+    folder_s: float
+    folder_rate: float
+    bucket_s: float
+    bucket_rate: float
+    servers_s: float
+    """CPU time of server and proxy while the bucket was labelled."""
+    bare_rate: float
+    """Objects/s of the faster of the bare clients."""
+
+    @property
+    def alone_s(self) -> float:
+        """What the bucket would have taken with the servers on other cores, at best."""
+        return self.bucket_s - self.servers_s / usable_cores()
 
 
-async def read_all(keys: list[str]) -> float:
-    """Read objects with the bare client; return objects/s."""
+def label(source: Path | str, bundle: Path, folder: Path) -> tuple[float, float]:
+    """Return seconds of the whole process, and images/s of its steady state."""
+    usage, parts = measure_labelling(source, bundle, folder, "--local")
+    return usage.wall_s, steady_rate(parts) or math.nan
+
+
+async def read_in_loop(keys: list[str]) -> None:
     store = S3Store(BUCKET, client_options={"allow_http": True})
     free = asyncio.Semaphore(AT_A_TIME)
 
@@ -44,9 +67,27 @@ async def read_all(keys: list[str]) -> float:
         async with free:
             await (await obstore.get_async(store, key)).bytes_async()
 
-    started = time.perf_counter()
     await asyncio.gather(*map(read, keys))
-    return len(keys) / (time.perf_counter() - started)
+
+
+def read_in_threads(keys: list[str]) -> None:
+    store = S3Store(BUCKET, client_options={"allow_http": True})
+
+    def read(key: str) -> int:
+        return len(obstore.get(store, key).bytes())
+
+    with ThreadPoolExecutor(AT_A_TIME) as threads:
+        list(threads.map(read, keys))
+
+
+def bare_rate(keys: list[str]) -> float:
+    """Return objects/s of the faster client."""
+    rates = []
+    for read in (lambda: asyncio.run(read_in_loop(keys)), lambda: read_in_threads(keys)):
+        started = time.perf_counter()
+        read()
+        rates.append(len(keys) / (time.perf_counter() - started))
+    return max(rates)
 
 
 def fill(server: MotoServer, store: Path) -> list[str]:
@@ -99,26 +140,41 @@ def main() -> None:
             keys = fill(server, store)
             proxy.start()
             point_at(server, proxy)
-            local, bucket, servers_s, bare = [], [], [], []
+            pairs = []
             for _ in range(arguments.pairs):
-                local.append(labelling_s(store, bundle, folder))
+                local = label(store, bundle, folder)
                 before = servers_cpu_s(server)
-                bucket.append(labelling_s(f"s3://{BUCKET}", bundle, folder))
-                servers_s.append(servers_cpu_s(server) - before)
-                bare.append(asyncio.run(read_all(keys)))
+                bucket = label(f"s3://{BUCKET}", bundle, folder)
+                servers_s = servers_cpu_s(server) - before
+                pairs.append(Pair(*local, *bucket, servers_s, bare_rate(keys)))
         finally:
             server.stop()
-    number = len(keys)
-    alone = [
-        wall_s - cpu_s / usable_cores() for wall_s, cpu_s in zip(bucket, servers_s, strict=True)
-    ]
-    against = median(a / b for a, b in zip(local, alone, strict=True))
-    print(
-        f"{number:,} images of `{arguments.store}`, {arguments.pairs} pairs: folder "
-        f"{number / median(local):,.1f} images/s, bucket {number / median(bucket):,.1f}, and "
-        f"{number / median(alone):,.1f} without the {median(servers_s):.1f} s of CPU of server "
-        f"and proxy: {against:.2f} of the folder's. The bare client reads {median(bare):,.0f} "
-        "objects/s."
+    print(report(f"{len(keys):,} images of `{arguments.store}`", len(keys), pairs))
+
+
+def report(what: str, images: int, pairs: list[Pair]) -> str:
+    def middle(value: Callable[[Pair], float], form: str = ",.1f") -> str:
+        values = [value(pair) for pair in pairs]
+        return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+    return "\n".join(
+        [
+            f"{what}, medians of {len(pairs)} pairs (lowest and highest):\n",
+            "| | images/s, whole | steady |",
+            "|---|---|---|",
+            f"| folder | {middle(lambda pair: images / pair.folder_s)} | "
+            f"{middle(lambda pair: pair.folder_rate)} |",
+            f"| bucket, {LATENCY_S * 1000:.0f} ms away | "
+            f"{middle(lambda pair: images / pair.bucket_s)} | "
+            f"{middle(lambda pair: pair.bucket_rate)} |",
+            f"| bucket, less the {middle(lambda pair: pair.servers_s)} s of CPU of server and proxy"
+            f" | {middle(lambda pair: images / pair.alone_s)} | |",
+            f"| its share of the folder's | {middle(lambda p: p.folder_s / p.alone_s, '.0%')} | |",
+            f"| bare client, objects/s | {middle(lambda pair: pair.bare_rate)} | |",
+            "| the bucket's images/s, as a share of that | "
+            f"{middle(lambda p: images / p.bucket_s / p.bare_rate, '.0%')} | "
+            f"{middle(lambda p: p.bucket_rate / p.bare_rate, '.0%')} |",
+        ]
     )
 
 

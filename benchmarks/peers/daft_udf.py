@@ -2,7 +2,8 @@
 
 After "Batch Inference" (https://docs.daft.ai/en/stable/use-case/batch-inference/) and "Custom
 Python Code" (https://docs.daft.ai/en/stable/custom-code/): files by `from_glob_path`, download and
-decoding by Daft's own expressions, the model in a `@daft.cls`, on the native runner.
+decoding by Daft's own expressions, the model in a `@daft.cls`, on the native runner. Beyond that,
+channels_last: without it, it is no faster than the float32 loop on a CPU without AMX.
 """
 
 from collections.abc import Iterator
@@ -25,14 +26,15 @@ RESULT = DataType.struct({"label": DataType.int64(), "confidence": DataType.floa
 class Model:
     def __init__(self, bundle: str) -> None:
         opened = Bundle.load(Path(bundle))
-        self.network = opened.network()
+        self.network = opened.network().to(memory_format=torch.channels_last)
         self.transform = transform_of(opened.spec.preprocess)
 
     @daft.method.batch(return_dtype=RESULT, batch_size=BATCH_SIZE)  # type: ignore[untyped-decorator]
     def classify(self, images: Series) -> list[dict[str, float]]:
         inputs = [self.transform(Image.fromarray(image)) for image in images.to_pylist()]
+        batch = torch.stack(inputs).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
-            best = self.network(torch.stack(inputs)).softmax(dim=1).max(dim=1)
+            best = self.network(batch).softmax(dim=1).max(dim=1)
         return [
             {"label": label, "confidence": confidence}
             for label, confidence in zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -134,8 +134,13 @@ def _columns(
         if key is not None:
             top = key.partition(".")[0]
             column = batch.column(top)
-            keys = (pa.compute.struct_field(column, "path") if "." in key else column).to_pylist()
+            keys = (_field(column, "path") if "." in key else column).to_pylist()
         yield keys, [batch.column(name).to_pylist() for name in names]
+
+
+def _field(structs: pa.StructArray, name: str) -> pa.Array:
+    """Return a field's values, null where the struct is; Arrow's compute module need not load."""
+    return structs.flatten()[structs.type.get_field_index(name)]
 
 
 @dataclass(slots=True)
@@ -173,7 +178,7 @@ class _Open:
             raise ImageFault("fetch_failed", "not in its Parquet file, though listed")
         array = batch.column(IMAGE)
         if pa.types.is_struct(array.type):
-            array = pa.compute.struct_field(array, "bytes")
+            array = _field(array, "bytes")
         self.kept[self.next_row] = array
         self.next_row += len(array)
         if len(self.kept) > BATCHES_KEPT:

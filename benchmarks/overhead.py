@@ -45,7 +45,7 @@ def main() -> None:
             if peer is None:
                 options = ("--local", "--workers", "1")
                 return measure_labelling(store, bundle.path, folder, *options)[0].cpu_s
-            shutil.rmtree(folder / "promised", ignore_errors=True)
+            shutil.rmtree(folder / PROMISED, ignore_errors=True)
             command = ["-m", f"benchmarks.peers.{peer}", str(store), str(bundle.path)]
             return measure([sys.executable, *command], folder)[0].cpu_s
 

@@ -102,9 +102,9 @@ def _open(bucket: Bucket) -> "ObstoreS3":
         "allow_http": endpoint.startswith("http://"),
         "pool_max_idle_per_host": str(POOL_SIZE),
     }
-    if bucket.certificates is not None:
+    if endpoint.startswith("https://") and (certificates := bucket.certificates):
         # Beside the system's, where boto3 trusts these alone.
-        client_options["root_certificate"] = Path(bucket.certificates).read_bytes()
+        client_options["root_certificate"] = Path(certificates).read_bytes()
     return ObstoreS3(
         bucket.name,
         config=config,

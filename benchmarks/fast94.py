@@ -28,10 +28,10 @@ import torch
 from benchmarks.tables import Line, show
 from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.training import override
-from cifar_ray.training.dataset import LabelledImages
+from cifar_ray.training.data.dataset import LabelledImages
+from cifar_ray.training.data.sources import load
 from cifar_ray.training.loop import Ranks, Trainer
 from cifar_ray.training.pipeline import make_trainer
-from cifar_ray.training.sources import load
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 HELD_OUT = 5_000

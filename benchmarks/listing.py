@@ -134,7 +134,7 @@ def driver(destination: str, images_per_shard: int | None) -> None:
     from cifar_ray.prediction import pipeline
     from cifar_ray.prediction.local import LocalEngine
     from cifar_ray.prediction.plan import Request, make_plan
-    from cifar_ray.prediction.verification import verify
+    from cifar_ray.prediction.verification.verify import verify
 
     process = psutil.Process()
     started = time.monotonic()

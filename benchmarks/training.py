@@ -22,7 +22,7 @@ from benchmarks.tables import Line, show
 from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.training import TrainingConfig
 from cifar_ray.models import registry
-from cifar_ray.training.dataset import LabelledImages
+from cifar_ray.training.data.dataset import LabelledImages
 from cifar_ray.training.loop import Ranks, Trainer
 
 REPOSITORY = Path(__file__).resolve().parent.parent

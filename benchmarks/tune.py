@@ -47,7 +47,7 @@ from cifar_ray.on_ray.adjusting import replaced
 from cifar_ray.on_ray.session import ray_session
 from cifar_ray.on_ray.tuning import trainable
 from cifar_ray.on_ray.tuning.search import search
-from cifar_ray.training.evaluate_bundles import evaluate_bundles
+from cifar_ray.training.evaluation.evaluate_bundles import evaluate_bundles
 from cifar_ray.training.loop import EpochRow, Ranks
 from cifar_ray.training.pipeline import Watcher, train, write_json
 from cifar_ray.training.resume import open_run

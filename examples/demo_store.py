@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from cifar_ray.cli.downloads import download_bar
 from cifar_ray.images.labels import CIFAR10
 from cifar_ray.models.cache import cache_folder
-from cifar_ray.training.download import DATA, download_cifar10
+from cifar_ray.training.data.download import DATA, download_cifar10
 
 MAX_IMAGES = 2000
 NUM_DRAWN = 300

@@ -40,7 +40,7 @@ STAGES = {
     "sealing": [
         ("cifar_ray.prediction.sealing", "_facts"),
         ("cifar_ray.prediction.sealing", "_write_failures"),
-        ("cifar_ray.prediction.report", "report_page"),
+        ("cifar_ray.prediction.reporting.report", "report_page"),
         ("cifar_ray.prediction.receipt", "seal"),
     ],
 }

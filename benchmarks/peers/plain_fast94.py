@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from benchmarks.fast94 import images_of
 from cifar_ray.models.speednet import speednet_94
-from cifar_ray.training.dataset import LabelledImages
+from cifar_ray.training.data.dataset import LabelledImages
 
 RATE, MOMENTUM, WEIGHT_DECAY, BIAS_FACTOR = 11.5, 0.85, 0.0153, 64.0
 SMOOTHING = 0.2

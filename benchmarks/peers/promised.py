@@ -20,8 +20,8 @@ from benchmarks.peers.interface import arguments
 from cifar_ray.config.labelling import LabellingConfig
 from cifar_ray.models.bundle import Bundle
 from cifar_ray.prediction.arrow_alone import keep_pandas_out
+from cifar_ray.prediction.care.marks import remove_mark, set_mark
 from cifar_ray.prediction.manifest import Manifest, RangeEnd, chunk_bytes, shard_size
-from cifar_ray.prediction.marks import remove_mark, set_mark
 from cifar_ray.prediction.part import PartFooter, read_footer, write_part
 from cifar_ray.prediction.row import Outcome, Scoring, ShardRows
 from cifar_ray.prediction.sources import Entry

@@ -47,7 +47,7 @@ def bring(data: str) -> None:
     """Download DATA if it is `cifar10` and not here: once, before workers race for it."""
     if data != "cifar10":
         return
-    from cifar_ray.training.sources import find_cifar10
+    from cifar_ray.training.data.sources import find_cifar10
 
     with download_bar("CIFAR-10") as show:
         find_cifar10(show)

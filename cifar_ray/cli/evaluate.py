@@ -17,7 +17,7 @@ from cifar_ray.cli.boundary import console
 
 if TYPE_CHECKING:
     from cifar_ray.config.job import EvaluateJob
-    from cifar_ray.training.evaluation import Evaluation
+    from cifar_ray.training.evaluation.evaluation import Evaluation
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -111,7 +111,7 @@ def judge(
     weights: Path | None = None,
 ) -> "list[Evaluation]":
     """Evaluate models behind a bar for each."""
-    from cifar_ray.training.evaluate_bundles import evaluate_bundles
+    from cifar_ray.training.evaluation.evaluate_bundles import evaluate_bundles
 
     bar = Progress(
         TextColumn("{task.description}", markup=False),
@@ -134,7 +134,7 @@ def judge(
 
 
 def _show(evaluations: "list[Evaluation]", out: Path, as_json: bool) -> None:
-    from cifar_ray.training.evaluate_bundles import metrics_content
+    from cifar_ray.training.evaluation.evaluate_bundles import metrics_content
 
     if as_json:
         sys.stdout.write(json.dumps(metrics_content(evaluations), indent=2) + "\n")

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from cifar_ray.config.job import Job, PredictJob
     from cifar_ray.config.labelling import RunOptions
     from cifar_ray.on_ray.submitting import Submission, Submitter
-    from cifar_ray.prediction.history import Reason
     from cifar_ray.prediction.plan import Request
+    from cifar_ray.prediction.renewal.history import Reason
 
 
 @dataclass(slots=True)

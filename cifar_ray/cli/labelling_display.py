@@ -16,8 +16,8 @@ from cifar_ray.cli.boundary import console
 from cifar_ray.cli.display import LINE_INTERVAL_S, duration
 
 if TYPE_CHECKING:
-    from cifar_ray.prediction.dry_run import Preview
-    from cifar_ray.prediction.forecast import Compared
+    from cifar_ray.prediction.forecasting.dry_run import Preview
+    from cifar_ray.prediction.forecasting.forecast import Compared
     from cifar_ray.prediction.pipeline import Display, RunProgress
     from cifar_ray.prediction.plan import Plan
     from cifar_ray.prediction.receipt import Receipt

@@ -16,8 +16,8 @@ from cifar_ray.cli.options import BatchSize, Device, ImagesPerShard, Model, Prec
 from cifar_ray.config.machine import usable_cores
 
 if TYPE_CHECKING:
-    from cifar_ray.prediction.forecast import Estimate, Forecast
-    from cifar_ray.prediction.forecasting import Question
+    from cifar_ray.prediction.forecasting.forecast import Estimate, Forecast
+    from cifar_ray.prediction.forecasting.planning import Question
     from cifar_ray.prediction.plan import Request
 
 EXAMPLES = """
@@ -81,7 +81,7 @@ def plan(
     from cifar_ray.config.execution import ExecutionRequest
     from cifar_ray.config.labelling import LabellingConfig
     from cifar_ray.config.prices import read_prices
-    from cifar_ray.prediction.forecasting import Question
+    from cifar_ray.prediction.forecasting.planning import Question
     from cifar_ray.prediction.plan import Request
 
     config = LabellingConfig(
@@ -114,7 +114,7 @@ def _forecast(question: "Question", address: str | None) -> "Forecast":
         console.print(Text(text))
 
     if address in HERE:
-        from cifar_ray.prediction.forecasting import make_forecast
+        from cifar_ray.prediction.forecasting.planning import make_forecast
 
         return make_forecast(question, usable_cores(), tell)
     from cifar_ray.on_ray.planning import forecast_on_cluster

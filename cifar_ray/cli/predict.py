@@ -35,11 +35,11 @@ from cifar_ray.errors import InputError
 if TYPE_CHECKING:
     from cifar_ray.config.job import PredictJob
     from cifar_ray.config.labelling import RunOptions
-    from cifar_ray.prediction.history import Reason
     from cifar_ray.prediction.lease import Lease
     from cifar_ray.prediction.pipeline import RunProgress
     from cifar_ray.prediction.plan import Plan, Request, Resolve
     from cifar_ray.prediction.receipt import Receipt
+    from cifar_ray.prediction.renewal.history import Reason
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -222,7 +222,7 @@ def _confirm_fresh(out: str) -> None:
 
 
 def _dry_run(request: "Request", options: "RunOptions", as_json: bool) -> None:
-    from cifar_ray.prediction.dry_run import dry_run
+    from cifar_ray.prediction.forecasting.dry_run import dry_run
 
     show_preview(dry_run(request, options, usable_cores()), request.destination, as_json)
 
@@ -263,7 +263,7 @@ def _label(
     as_json: bool,
 ) -> None:
     from cifar_ray.prediction.pipeline import label, refuse_failures, sealed_receipt
-    from cifar_ray.prediction.renewal import renew
+    from cifar_ray.prediction.renewal.renew import renew
 
     receipt = sealed_receipt(plan)
     if receipt is not None and again is None:

@@ -32,9 +32,9 @@ def reproduce(
 ) -> None:
     """Say what each recipe will take, train what can be trained, write the table and the page."""
     from cifar_ray.config.recipes.reports import REPORTED
+    from cifar_ray.training.data.sources import cifar10_is_lossy
     from cifar_ray.training.reproduction import rows, write_table
     from cifar_ray.training.resume import open_run
-    from cifar_ray.training.sources import cifar10_is_lossy
 
     bring("cifar10")
     lossy = cifar10_is_lossy()

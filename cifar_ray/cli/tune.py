@@ -178,10 +178,10 @@ def _run(
 def _search(spec: "SearchSpec", address: str | None, dashboard: bool, resuming: str) -> "Records":
     from cifar_ray.on_ray.tuning.search import search
     from cifar_ray.runs import SearchRun
+    from cifar_ray.training.data.sources import check_data
     from cifar_ray.training.search.opening import hold_search, open_search
     from cifar_ray.training.search.record import Records
     from cifar_ray.training.search.report import write_report
-    from cifar_ray.training.sources import check_data
 
     ended = sum(trial.has_ended for trial in Records.load(spec).trials.values())
     if ended < spec.num_trials:

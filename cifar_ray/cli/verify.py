@@ -16,8 +16,8 @@ from cifar_ray.errors import Unfinished, VerificationFailed, printable
 
 if TYPE_CHECKING:
     from cifar_ray.config.labelling import SourceReference
-    from cifar_ray.prediction.shard_check import Difference
-    from cifar_ray.prediction.verification import Verified
+    from cifar_ray.prediction.verification.shard_check import Difference
+    from cifar_ray.prediction.verification.verify import Verified
     from cifar_ray.storage import Store
 
 SHOWN = 20
@@ -78,9 +78,9 @@ def _verify(
     repair: bool,
     json_: bool,
 ) -> None:
-    from cifar_ray.prediction import replay as replaying
-    from cifar_ray.prediction.repair import finish_begun
-    from cifar_ray.prediction.verification import verify as look
+    from cifar_ray.prediction.verification import replay as replaying
+    from cifar_ray.prediction.verification.repair import finish_begun
+    from cifar_ray.prediction.verification.verify import verify as look
 
     if repair:
         finish_begun(store)
@@ -162,7 +162,7 @@ def _advice(dest: str, differences: list["Difference"]) -> str:
 
 
 def _repair(store: "Store", verified: "Verified") -> str:
-    from cifar_ray.prediction.repair import repair
+    from cifar_ray.prediction.verification.repair import repair
 
     reopening = repair(store, verified)
     return (

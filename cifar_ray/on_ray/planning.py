@@ -9,8 +9,8 @@ import ray
 from cifar_ray.errors import CifarRayError, InputError, of_exit_code
 from cifar_ray.on_ray.placing import takes_gpus
 from cifar_ray.on_ray.session import Session, node_resources, ray_session
-from cifar_ray.prediction.forecast import Forecast
-from cifar_ray.prediction.forecasting import Question, make_forecast
+from cifar_ray.prediction.forecasting.forecast import Forecast
+from cifar_ray.prediction.forecasting.planning import Question, make_forecast
 
 Answer = Forecast | tuple[int, str]
 """Or exit code and message of an error, which Ray would wrap in one of its own."""

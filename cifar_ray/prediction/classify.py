@@ -25,19 +25,19 @@ from cifar_ray.errors import ImageFault, StoreUnavailable
 from cifar_ray.images.decode import DecodeOptions
 from cifar_ray.images.preprocess import Preprocess
 from cifar_ray.models.backends import Backend, Pending
+from cifar_ray.prediction.care.marks import remove_mark, set_mark
+from cifar_ray.prediction.care.watchdog import Limits
 from cifar_ray.prediction.decoding import Decoding
 from cifar_ray.prediction.events import Progress, ShardDone, ShardReturned
-from cifar_ray.prediction.history import Reopening
 from cifar_ray.prediction.in_this_thread import InThisThread
-from cifar_ray.prediction.keeping import KeptRows
 from cifar_ray.prediction.manifest import Manifest
-from cifar_ray.prediction.marks import remove_mark, set_mark
 from cifar_ray.prediction.part import PartFooter, write_part
 from cifar_ray.prediction.read_ahead import MAX_BYTES_AHEAD, Read, reads, reads_ahead
+from cifar_ray.prediction.renewal.history import Reopening
+from cifar_ray.prediction.renewal.keeping import KeptRows
 from cifar_ray.prediction.row import Outcome, Scoring, ShardRows
 from cifar_ray.prediction.sources import Entry, Fetcher, Source, TransientFault
 from cifar_ray.prediction.stopwatch import CpuMeter, Stopwatch
-from cifar_ray.prediction.watchdog import Limits
 from cifar_ray.runs import ShardName
 from cifar_ray.storage import Store
 

@@ -9,9 +9,9 @@ what only a child survives is settled by a child alone.
 from cifar_ray.errors import ImageFault
 from cifar_ray.images.decode import DecodeOptions, Pixels, decode
 from cifar_ray.images.preprocess import Preprocess
-from cifar_ray.prediction.care import CarefulDecoding
+from cifar_ray.prediction.care.careful_decoding import CarefulDecoding
+from cifar_ray.prediction.care.watchdog import Limits, Watchdog
 from cifar_ray.prediction.stopwatch import Stopwatch
-from cifar_ray.prediction.watchdog import Limits, Watchdog
 
 
 class Decoding:

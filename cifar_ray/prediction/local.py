@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from cifar_ray.config.labelling import SourceReference
 from cifar_ray.errors import CifarRayError, Unfinished
+from cifar_ray.prediction.care.watchdog import EXIT_CODE
 from cifar_ray.prediction.child import module_command
 from cifar_ray.prediction.engine import MAX_DEATHS, RunEvent, StorePatience
 from cifar_ray.prediction.events import (
@@ -27,7 +28,6 @@ from cifar_ray.prediction.events import (
     from_line,
 )
 from cifar_ray.prediction.shards import ListedShard
-from cifar_ray.prediction.watchdog import EXIT_CODE
 from cifar_ray.runs import ShardName
 
 SHARDS_AHEAD = 2

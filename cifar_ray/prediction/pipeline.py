@@ -20,18 +20,18 @@ from dataclasses import dataclass, field
 from cifar_ray.errors import CifarRayError, TooManyFailures
 from cifar_ray.prediction.engine import Engine, Paused, RunEvent
 from cifar_ray.prediction.events import Listed, Progress, ShardDone
-from cifar_ray.prediction.forecast import compare, read_forecast
-from cifar_ray.prediction.history import last_reopening
+from cifar_ray.prediction.forecasting.forecast import compare, read_forecast
 from cifar_ray.prediction.manifest import Manifest
 from cifar_ray.prediction.part import read_footer
 from cifar_ray.prediction.plan import Plan
 from cifar_ray.prediction.receipt import Receipt, read_receipt, seal
-from cifar_ray.prediction.report import Speed, report_page
+from cifar_ray.prediction.renewal.history import last_reopening
+from cifar_ray.prediction.renewal.update import apply_update
+from cifar_ray.prediction.reporting.report import Speed, report_page
 from cifar_ray.prediction.row import OK
 from cifar_ray.prediction.sealing import draw_up, is_fit, outdated_parts, unfit_parts
 from cifar_ray.prediction.shards import RunShards
 from cifar_ray.prediction.suitability import doubt_warning
-from cifar_ray.prediction.update import apply_update
 from cifar_ray.runs import LabellingRun, ShardName
 
 CONFIDENCE_Z = 3.0

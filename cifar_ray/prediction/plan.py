@@ -24,7 +24,7 @@ from cifar_ray.models.backends import resolve_execution
 from cifar_ray.models.bundle import Bundle
 from cifar_ray.models.bundle_spec import BundleSpec
 from cifar_ray.models.opening import open_bundle
-from cifar_ray.prediction.history import finish_moves
+from cifar_ray.prediction.renewal.history import finish_moves
 from cifar_ray.prediction.row import refuse_taken_names
 from cifar_ray.prediction.run_bundle import store_bundle
 from cifar_ray.prediction.sources import (

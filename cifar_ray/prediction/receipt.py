@@ -6,7 +6,7 @@ from pydantic import Field, ValidationError
 
 from cifar_ray.config.frozen import FrozenConfig
 from cifar_ray.errors import InputError, printable
-from cifar_ray.prediction.forecast import Compared
+from cifar_ray.prediction.forecasting.forecast import Compared
 from cifar_ray.runs import LabellingRun
 from cifar_ray.storage import Store
 from cifar_ray.storage.digests import file_digest

@@ -17,11 +17,11 @@ from cifar_ray.config.labelling import RunRecord
 from cifar_ray.errors import CifarRayError
 from cifar_ray.models.bundle_spec import BundleSpec
 from cifar_ray.prediction.chunk import ShardCounts
-from cifar_ray.prediction.history import Reopening
 from cifar_ray.prediction.manifest import Manifest
 from cifar_ray.prediction.parallel import in_parallel
 from cifar_ray.prediction.part import PartFooter, committed, read_footer
 from cifar_ray.prediction.receipt import Receipt
+from cifar_ray.prediction.renewal.history import Reopening
 from cifar_ray.prediction.repeats import count_repeated
 from cifar_ray.prediction.row import OK, row_schema
 from cifar_ray.prediction.suitability import doubt_warning

@@ -16,13 +16,13 @@ from functools import partial
 from typing import TypeVar
 
 from cifar_ray.config.labelling import RunRecord
-from cifar_ray.prediction.history import last_reopening
 from cifar_ray.prediction.lease import holder
 from cifar_ray.prediction.manifest import Manifest, shard_size
 from cifar_ray.prediction.parallel import in_parallel
 from cifar_ray.prediction.part import read_footer
 from cifar_ray.prediction.reading import run_record
 from cifar_ray.prediction.receipt import Receipt, read_receipt
+from cifar_ray.prediction.renewal.history import last_reopening
 from cifar_ray.prediction.row import OK
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store

@@ -13,9 +13,9 @@ from cifar_ray.errors import ImageFault
 from cifar_ray.images.formats import sniff
 from cifar_ray.images.jpeg_header import read_jpeg_header
 from cifar_ray.models.bundle_spec import BundleSpec
-from cifar_ray.prediction.care import CarefulDecoding
+from cifar_ray.prediction.care.careful_decoding import CarefulDecoding
+from cifar_ray.prediction.care.watchdog import Limits, Watchdog
 from cifar_ray.prediction.sources import Entry, Fetcher
-from cifar_ray.prediction.watchdog import Limits, Watchdog
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
 

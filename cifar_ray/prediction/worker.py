@@ -28,8 +28,8 @@ from cifar_ray.prediction.events import (
     WorkerReady,
     to_line,
 )
-from cifar_ray.prediction.history import last_reopening
 from cifar_ray.prediction.manifest import Manifest
+from cifar_ray.prediction.renewal.history import last_reopening
 from cifar_ray.prediction.row import Scoring
 from cifar_ray.prediction.run_bundle import run_bundle
 from cifar_ray.prediction.sources import open_source

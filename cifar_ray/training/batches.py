@@ -16,10 +16,10 @@ from torch import Tensor
 
 from cifar_ray.config.training import TrainingConfig
 from cifar_ray.models.classifier import normalise
-from cifar_ray.training.augment import augment, scale_to
-from cifar_ray.training.dataset import LabelledImages
-from cifar_ray.training.mixing import draw_mix, is_mixing
-from cifar_ray.training.streaming import StreamedImages
+from cifar_ray.training.augmentation.augment import augment, scale_to
+from cifar_ray.training.augmentation.mixing import draw_mix, is_mixing
+from cifar_ray.training.data.dataset import LabelledImages
+from cifar_ray.training.data.streaming import StreamedImages
 
 CHUNK_PIXELS = 512 * 32 * 32
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]

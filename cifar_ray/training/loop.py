@@ -28,15 +28,15 @@ from cifar_ray.config.training import TrainingConfig
 from cifar_ray.errors import CifarRayError
 from cifar_ray.models.classifier import normalise
 from cifar_ray.models.transfer import head_of, hold_statistics, hold_trunk
+from cifar_ray.training.augmentation.mixing import is_mixing
 from cifar_ray.training.averaging import WeightAverage
 from cifar_ray.training.batches import Batch, Batches, Statistics
-from cifar_ray.training.dataset import LabelledImages
+from cifar_ray.training.data.dataset import LabelledImages
 from cifar_ray.training.epoch import EpochRow as EpochRow
 from cifar_ray.training.epoch import Step as Step
-from cifar_ray.training.mixing import is_mixing
+from cifar_ray.training.evaluation.views import mean_logits
 from cifar_ray.training.optimizer import build_optimizers
 from cifar_ray.training.schedule import learning_rate_factor, set_learning_rate
-from cifar_ray.training.views import mean_logits
 
 EVALUATION_PIXELS = 1000 * 32 * 32
 STEP_INTERVAL_S = 0.2

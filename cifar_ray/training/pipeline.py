@@ -33,23 +33,23 @@ from cifar_ray.models.weights import round_weights
 from cifar_ray.runs import TrainingRun
 from cifar_ray.training import checkpoint
 from cifar_ray.training.batches import Statistics
-from cifar_ray.training.dataset import LabelledImages
+from cifar_ray.training.data.dataset import LabelledImages
+from cifar_ray.training.data.sources import Data, geometry, load
+from cifar_ray.training.data.split import Splits
+from cifar_ray.training.data.split import split_data as split_data
+from cifar_ray.training.data.survey import load_stream
 from cifar_ray.training.device import use_threads
-from cifar_ray.training.evaluation import Evaluation
-from cifar_ray.training.held_out import in_memory
-from cifar_ray.training.loop import EpochRow, Ranks, Step, Trainer
-from cifar_ray.training.metrics import (
+from cifar_ray.training.evaluation.evaluation import Evaluation
+from cifar_ray.training.evaluation.held_out import in_memory
+from cifar_ray.training.evaluation.metrics import (
     Timing,
     evaluate,
     fit_temperature,
 )
+from cifar_ray.training.evaluation.report import Provenance, write_report
+from cifar_ray.training.loop import EpochRow, Ranks, Step, Trainer
 from cifar_ray.training.place import RunPlace, open_place
-from cifar_ray.training.report import Provenance, write_report
 from cifar_ray.training.schedule import has_stopped
-from cifar_ray.training.sources import Data, geometry, load
-from cifar_ray.training.split import Splits
-from cifar_ray.training.split import split_data as split_data
-from cifar_ray.training.survey import load_stream
 
 INITIALISATION_IMAGES = 5_000
 STATISTICS_IMAGES = 10_000

@@ -25,7 +25,7 @@ from cifar_ray.models.bundle import Bundle
 from cifar_ray.models.transfer import pretrained_tensors
 from cifar_ray.runs import EvaluationRun, TrainingRun
 from cifar_ray.storage import FolderStore
-from cifar_ray.training.dataset import LabelledImages
+from cifar_ray.training.data.dataset import LabelledImages
 from cifar_ray.training.device import use_threads
 from cifar_ray.training.loop import Ranks, Trainer
 from cifar_ray.training.pipeline import IMAGENET, input_size

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cifar_ray.runs import EvaluationRun
-from cifar_ray.training.report import Provenance, write_report
+from cifar_ray.training.evaluation.report import Provenance, write_report
 from tests.browser.framed import look_at, served
 from tests.unit.training.evaluated import make_evaluation
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cifar_ray.prediction.report import Speed, report_page
+from cifar_ray.prediction.reporting.report import Speed, report_page
 from cifar_ray.runs import LabellingRun
 from tests.browser.framed import look_at, served
 from tests.unit.prediction.finished_run import finish_run

@@ -10,9 +10,9 @@ import pytest
 
 from cifar_ray.config.execution import ExecutionRequest
 from cifar_ray.config.labelling import LabellingConfig
+from cifar_ray.prediction.care.marks import set_mark
 from cifar_ray.prediction.local import LocalEngine
 from cifar_ray.prediction.manifest import Manifest
-from cifar_ray.prediction.marks import set_mark
 from cifar_ray.prediction.pipeline import label
 from cifar_ray.prediction.plan import Request, make_plan
 from tests.cluster.conftest import REPOSITORY, environment, parts

@@ -8,7 +8,7 @@ import pytest
 
 from cifar_ray.config.execution import ExecutionRequest
 from cifar_ray.config.labelling import LabellingConfig
-from cifar_ray.prediction.estimate import GETS_A_PART, LISTS_A_PART, PUTS_A_PART
+from cifar_ray.prediction.forecasting.estimate import GETS_A_PART, LISTS_A_PART, PUTS_A_PART
 from cifar_ray.prediction.plan import Request, make_plan
 from tests.drawing import draw_folder
 from tests.store.conftest import BUCKET

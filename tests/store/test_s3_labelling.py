@@ -27,12 +27,12 @@ from cifar_ray.prediction.local import LocalEngine
 from cifar_ray.prediction.pipeline import RunProgress, label
 from cifar_ray.prediction.plan import Plan, Request, make_plan
 from cifar_ray.prediction.receipt import Receipt
-from cifar_ray.prediction.renewal import renew
-from cifar_ray.prediction.repair import repair
+from cifar_ray.prediction.renewal.renew import renew
 from cifar_ray.prediction.shards import RunShards
 from cifar_ray.prediction.sources import s3_ranges
 from cifar_ray.prediction.status import run_status
-from cifar_ray.prediction.verification import Verified, verify
+from cifar_ray.prediction.verification.repair import repair
+from cifar_ray.prediction.verification.verify import Verified, verify
 from cifar_ray.prediction.worker import equip
 from cifar_ray.runs import LabellingRun
 from cifar_ray.storage import Store, open_store

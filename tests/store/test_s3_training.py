@@ -20,15 +20,15 @@ from cifar_ray.errors import InputError
 from cifar_ray.models.bundle import Bundle
 from cifar_ray.models.fetching import fetch_bundle
 from cifar_ray.storage import open_store
-from cifar_ray.training.held_out import load_held_out
+from cifar_ray.training.data.sources import load as load_data
+from cifar_ray.training.data.split import digests
+from cifar_ray.training.data.survey import load_stream
+from cifar_ray.training.evaluation.held_out import load_held_out
 from cifar_ray.training.loop import EpochRow, Ranks
 from cifar_ray.training.pipeline import Watcher, train
 from cifar_ray.training.place import open_place
 from cifar_ray.training.resume import open_run, read_spec
 from cifar_ray.training.search.trial import images
-from cifar_ray.training.sources import load as load_data
-from cifar_ray.training.split import digests
-from cifar_ray.training.survey import load_stream
 from tests.drawing import draw_classes
 from tests.store.conftest import BUCKET
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cifar_ray.errors import InputError, StoreUnavailable
-from cifar_ray.prediction.marks import set_mark
+from cifar_ray.prediction.care.marks import set_mark
 from cifar_ray.runs import ShardName
 from cifar_ray.storage import Store, open_store
 from cifar_ray.storage.base import TEMPORARY

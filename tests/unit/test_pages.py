@@ -17,5 +17,7 @@ def test_shares_are_not_rounded_to_all_or_nothing(share: float | None, text: str
 
 
 def test_other_peoples_text_is_escaped_and_its_control_characters_are_seen() -> None:
-    template = page_environment("cifar_ray.training").from_string("{{ name | printable }}")
+    template = page_environment("cifar_ray.training.evaluation").from_string(
+        "{{ name | printable }}"
+    )
     assert template.render(name="<b>\x1b[31m.png") == r"&lt;b&gt;\x1b[31m.png"

@@ -13,13 +13,13 @@ from cifar_ray.config.spaces import apply
 from cifar_ray.config.training import TrainingSpec
 from cifar_ray.runs import SearchRun, TrainingRun
 from cifar_ray.training import checkpoint
+from cifar_ray.training.data.sources import load
 from cifar_ray.training.device import use_threads
 from cifar_ray.training.loop import Ranks
 from cifar_ray.training.pipeline import Watcher, finish, input_size, make_trainer, split_data
 from cifar_ray.training.pipeline import train as train_on_rank
 from cifar_ray.training.resume import open_run
 from cifar_ray.training.search.record import Records, TrialRecord
-from cifar_ray.training.sources import load
 
 Train = Callable[[TrainingSpec, Watcher], dict[str, Any] | None]
 """Trains a run, here or elsewhere, and returns its metrics."""

@@ -20,7 +20,8 @@ from cifar_ray.config.training import TrainingConfig, TrainingSpec
 from cifar_ray.errors import CifarRayError, InputError, Unfinished
 from cifar_ray.runs import TrialRun
 from cifar_ray.training import checkpoint
-from cifar_ray.training.dataset import LabelledImages
+from cifar_ray.training.data.dataset import LabelledImages
+from cifar_ray.training.data.sources import load
 from cifar_ray.training.device import use_threads
 from cifar_ray.training.loop import EpochRow, Ranks, Trainer
 from cifar_ray.training.optimizer import build_optimizers
@@ -35,7 +36,6 @@ from cifar_ray.training.pipeline import (
     write_json,
 )
 from cifar_ray.training.search.budget import EpochBudget
-from cifar_ray.training.sources import load
 
 NO_CPU_MEMORY = "DefaultCPUAllocator"
 """Begins torch's message when the main memory is used up."""

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from cifar_ray.cli.labelling_display import LabellingDisplay, show_receipt, show_stages
 from cifar_ray.prediction.engine import Paused
-from cifar_ray.prediction.forecast import Compared
+from cifar_ray.prediction.forecasting.forecast import Compared
 from cifar_ray.prediction.pipeline import RunProgress
 from cifar_ray.prediction.receipt import Receipt
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cifar_ray.config.execution import ExecutionRequest
 from cifar_ray.config.labelling import LabellingConfig
-from cifar_ray.prediction.marks import set_mark
+from cifar_ray.prediction.care.marks import set_mark
 from cifar_ray.prediction.plan import Request, make_plan
 from cifar_ray.runs import ShardName
 from tests.drawing import draw_folder

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cifar_ray.prediction import lease
-from cifar_ray.prediction.verification import verify
+from cifar_ray.prediction.verification.verify import verify
 from cifar_ray.storage import FolderStore
 from tests.drawing import draw_folder
 from tests.unit.cli.conftest import Cli, cli

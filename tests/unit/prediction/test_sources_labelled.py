@@ -16,10 +16,10 @@ from cifar_ray.config.labelling import LabellingConfig
 from cifar_ray.errors import InputError
 from cifar_ray.prediction.classify import Classifying
 from cifar_ray.prediction.engine import RunEvent
-from cifar_ray.prediction.history import reopen
 from cifar_ray.prediction.pipeline import label
 from cifar_ray.prediction.plan import Request, make_plan
 from cifar_ray.prediction.receipt import Receipt
+from cifar_ray.prediction.renewal.history import reopen
 from cifar_ray.prediction.shards import RunShards
 from cifar_ray.prediction.worker import equip
 from cifar_ray.storage import open_store

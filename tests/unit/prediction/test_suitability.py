@@ -19,7 +19,7 @@ from cifar_ray.prediction.pipeline import label
 from cifar_ray.prediction.sources.folder import FolderListing
 from cifar_ray.prediction.sources.folder_fetch import FolderFetcher
 from cifar_ray.prediction.suitability import doubt_warning, unlike_training_images
-from cifar_ray.prediction.verification import verify
+from cifar_ray.prediction.verification.verify import verify
 from cifar_ray.runs import ShardName
 from tests.conftest import REPOSITORY
 from tests.drawing import draw

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from cifar_ray.training.evaluation import Evaluation
-from cifar_ray.training.held_out import HeldOut
-from cifar_ray.training.metrics import Timing, evaluate
+from cifar_ray.training.evaluation.evaluation import Evaluation
+from cifar_ray.training.evaluation.held_out import HeldOut
+from cifar_ray.training.evaluation.metrics import Timing, evaluate
 from tests.drawing import draw
 from tests.unit.models.bundles import make_bundle
 

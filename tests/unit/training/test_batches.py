@@ -4,7 +4,7 @@ import torch
 from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.training import TrainingConfig, override
 from cifar_ray.training.batches import Batch, Batches
-from cifar_ray.training.dataset import LabelledImages
+from cifar_ray.training.data.dataset import LabelledImages
 
 STATISTICS = ((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 WAYS = {

@@ -7,11 +7,11 @@ from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.training import override
 from cifar_ray.models import registry
 from cifar_ray.training.averaging import WeightAverage
-from cifar_ray.training.dataset import LabelledImages
+from cifar_ray.training.data.dataset import LabelledImages
 from cifar_ray.training.epoch import Step
+from cifar_ray.training.evaluation.views import mean_logits
 from cifar_ray.training.loop import Ranks, Trainer
 from cifar_ray.training.optimizer import build_optimizers
-from cifar_ray.training.views import mean_logits
 
 STATISTICS = ((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cifar_ray.errors import InputError
-from cifar_ray.training.sources import load
+from cifar_ray.training.data.sources import load
 
 
 def png(red: int) -> bytes:

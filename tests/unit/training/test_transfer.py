@@ -13,7 +13,7 @@ from cifar_ray.config.training import FROM_SCRATCH, TrainingSpec, override
 from cifar_ray.errors import InputError
 from cifar_ray.models import registry
 from cifar_ray.runs import TrainingRun
-from cifar_ray.training.dataset import LabelledImages
+from cifar_ray.training.data.dataset import LabelledImages
 from cifar_ray.training.loop import Ranks, Trainer
 from cifar_ray.training.pipeline import Watcher, make_trainer, train
 from cifar_ray.training.resume import open_run

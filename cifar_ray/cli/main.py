@@ -19,6 +19,7 @@ from cifar_ray.cli import (
     models,
     plan,
     predict,
+    quantize,
     recipes,
     serve,
     status,
@@ -58,7 +59,7 @@ def options(
 
 VERBS = (
     *(plan, predict, verify, status, export),
-    *(train, recipes, tune, evaluate, models),
+    *(train, recipes, tune, evaluate, quantize, models),
     *(jobs, cluster, doctor),
     *(serve, bot),
 )

@@ -17,7 +17,8 @@ Weights = Annotated[
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the model runs.")]
 Precision = Annotated[
-    Literal["auto", "float32", "bfloat16"], typer.Option(help="What the model computes in.")
+    Literal["auto", "float32", "bfloat16", "int8"],
+    typer.Option(help="What the model computes in; int8 with a bundle that `quantize` made."),
 ]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images a batch.")]
 ImagesPerShard = Annotated[

@@ -7,7 +7,7 @@ from pydantic import Field
 from cifar_ray.config.frozen import FrozenConfig
 
 BackendName = Literal["openvino", "torch"]
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 Device = Literal["cpu", "cuda"]
 DecoderName = Literal["pillow", "simplejpeg"]
 

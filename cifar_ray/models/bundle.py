@@ -2,8 +2,9 @@
 
     model.safetensors   the network's state_dict
     bundle.json         `BundleRecord`, and the digest of its content
+    int8.xml, int8.bin  where `quantize` made it: an OpenVINO graph that computes in int8
 
-Loading it reads and checks both files but no torch; `network()` does.
+Loading it reads and checks all files but no torch; `network()` does.
 """
 
 import hashlib
@@ -23,13 +24,14 @@ from pydantic import ValidationError
 from cifar_ray import __version__
 from cifar_ray.errors import InputError
 from cifar_ray.models import registry, self_test
-from cifar_ray.models.bundle_spec import FORMAT_VERSION, BundleRecord, BundleSpec
+from cifar_ray.models.bundle_spec import FORMAT_VERSION, BundleRecord, BundleSpec, Int8Record
 from cifar_ray.storage.folder_faults import folder_faults
 
 if TYPE_CHECKING:
     from torch import nn
 
 WEIGHTS_FILE, RECORD_FILE = "model.safetensors", "bundle.json"
+INT8_GRAPH_FILE, INT8_WEIGHTS_FILE = "int8.xml", "int8.bin"
 _DIGEST_KEY = "content_sha256"
 _REMEDY = (
     "Take the bundle again from where it came, or make it again (`cifar-ray train`, `import`)."
@@ -43,7 +45,7 @@ class Bundle:
     path: Path
     spec: BundleRecord
     digest: str
-    """SHA-256 over the digests of both files' content, in hexadecimal."""
+    """SHA-256 over the digests of all files' content, in hexadecimal."""
 
     @property
     def id(self) -> str:
@@ -61,8 +63,9 @@ class Bundle:
             raise InputError(f"{path / RECORD_FILE} was changed since it was made. {_REMEDY}")
         spec = _validate(content, path)
         registry.get(spec.network)
-        if _file_sha256(path / WEIGHTS_FILE) != spec.model_sha256:
-            raise InputError(f"{path / WEIGHTS_FILE} was changed since it was made. {_REMEDY}")
+        for name, sha256 in _files(spec).items():
+            if file_sha256(path / name) != sha256:
+                raise InputError(f"{path / name} was changed since it was made. {_REMEDY}")
         digest = hashlib.sha256(f"{spec.model_sha256}{content_sha256}".encode()).hexdigest()
         return cls(path, spec, digest)
 
@@ -82,7 +85,8 @@ class Bundle:
         """Run the self-test in float32; `InputError` if it does not give what it gave when made."""
         cases = self.spec.self_test
         images = self_test.case_images(cases)
-        difference = self_test.largest_difference(cases, _probabilities(self, images))
+        remembered = [case.probabilities for case in cases]
+        difference = self_test.largest_difference(remembered, _probabilities(self, images))
         if not difference <= self_test.REFERENCE_TOLERANCE:
             raise InputError(
                 f"The self-test of {self.path} fails: probabilities differ by {difference:.2g} from"
@@ -97,9 +101,28 @@ class Bundle:
                 raise InputError(f"{folder} holds another bundle, {copy.id}, not {self.id}.")
             return copy
         with _folder_made_whole(folder) as unfinished:
-            for name in (WEIGHTS_FILE, RECORD_FILE):
+            for name in (*_files(self.spec), RECORD_FILE):
                 shutil.copyfile(self.path / name, unfinished / name)
         return Bundle.load(folder)
+
+    def with_int8(self, graph: Path, int8: Int8Record, folder: Path) -> "Bundle":
+        """Write a bundle that has an int8 graph (`.xml`, its `.bin` beside it) besides.
+
+        Raises `InputError` if `folder` exists.
+        """
+        refuse_existing(folder)
+        with _folder_made_whole(folder) as unfinished:
+            shutil.copyfile(self.path / WEIGHTS_FILE, unfinished / WEIGHTS_FILE)
+            shutil.copyfile(graph, unfinished / INT8_GRAPH_FILE)
+            shutil.copyfile(graph.with_suffix(".bin"), unfinished / INT8_WEIGHTS_FILE)
+            _write_record(unfinished, self.spec.model_copy(update={"int8": int8}))
+        return Bundle.load(folder)
+
+
+def refuse_existing(folder: Path) -> None:
+    """Raise `InputError` if there is something where a bundle shall be."""
+    if folder.exists():
+        raise InputError(f"{folder} exists already; choose another place for the bundle.")
 
 
 def save_bundle(folder: Path, network: "nn.Module", spec: BundleSpec) -> Bundle:
@@ -111,15 +134,14 @@ def save_bundle(folder: Path, network: "nn.Module", spec: BundleSpec) -> Bundle:
 
     from cifar_ray.models.weights import save_weights
 
-    if folder.exists():
-        raise InputError(f"{folder} exists already; choose another place for the bundle.")
+    refuse_existing(folder)
     with _folder_made_whole(folder) as unfinished:
         weights_file = unfinished / WEIGHTS_FILE
         save_weights(network, weights_file, getattr(torch, spec.weights_dtype))
         record = BundleRecord(
             **dict(spec),
             created_by=__version__,
-            model_sha256=_file_sha256(weights_file),
+            model_sha256=file_sha256(weights_file),
             self_test=(),
         )
         images = self_test.draw_images()
@@ -189,7 +211,17 @@ def _content_sha256(content: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _file_sha256(path: Path) -> str:
+def _files(record: BundleRecord) -> dict[str, str]:
+    """Return what lies beside the record, and each file's SHA-256."""
+    files = {WEIGHTS_FILE: record.model_sha256}
+    if record.int8 is not None:
+        files[INT8_GRAPH_FILE] = record.int8.graph_sha256
+        files[INT8_WEIGHTS_FILE] = record.int8.weights_sha256
+    return files
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal; `InputError` if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

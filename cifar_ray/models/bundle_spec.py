@@ -42,6 +42,37 @@ class TrainedOn(_Frozen):
     without label smoothing; labelling looks at confidence instead."""
 
 
+class Comparison(_Frozen):
+    """What became of labels when a bundle was made to compute in int8; shares of 1."""
+
+    num_images: int
+    """Others than those that the ranges were measured on."""
+    agreement: float
+    """Of the top label with that of the float32 network on images decoded in full."""
+    shuffled_agreement: float
+    """The same after the images were shuffled: what chance would give."""
+    near_ties: float
+    """Images whose two best labels differ by less than 0.02 in float32."""
+    largest_difference: float
+    """Of a label's confidence."""
+
+
+class Int8Record(_Frozen):
+    """The int8 graph of a bundle, and how it was made."""
+
+    graph_sha256: str
+    weights_sha256: str
+    nncf: str
+    """The version that made it."""
+    num_calibration_images: int
+    """That the ranges of activations were measured on."""
+    source: str
+    """Where they came from."""
+    comparison: Comparison
+    self_test: tuple[tuple[float, ...], ...]
+    """What the graph makes of the bundle's own self-test images."""
+
+
 class BundleSpec(_Frozen):
     """What the maker of a bundle states."""
 
@@ -54,6 +85,8 @@ class BundleSpec(_Frozen):
     metrics: dict[str, JsonValue] = {}
     weights_dtype: Literal["float32", "bfloat16"] = "float32"
     """How filters and matrices are stored; vectors are float32, and so are all when loaded."""
+    int8: Int8Record | None = None
+    """Where `quantize` made one: the graph that labels in int8 lies beside the weights."""
 
     @field_validator("labels")
     @classmethod

@@ -10,11 +10,14 @@ _CPUINFO = Path("/proc/cpuinfo")
 _LEVELS = (
     ("avx512_amx_bf16", {"avx512f", "amx_tile", "amx_bf16"}),
     ("avx512_bf16", {"avx512f", "avx512_bf16"}),
+    ("avx512_vnni", {"avx512f", "avx512_vnni"}),
     ("avx512", {"avx512f"}),
     ("avx2", {"avx2"}),
 )
 FAST_BFLOAT16 = ("avx512_amx_bf16", "avx512_bf16")
 """Instruction sets that multiply bfloat16 natively; elsewhere it is emulated and slow."""
+FAST_INT8 = (*FAST_BFLOAT16, "avx512_vnni")
+"""Those that multiply and add int8 in one step, into sums that cannot overflow."""
 
 
 def detect_instruction_set(cpuinfo: Path = _CPUINFO) -> str:

@@ -11,13 +11,13 @@ import tempfile
 import uuid
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from cifar_ray.config.execution import Execution
 from cifar_ray.models.backends.base import Backend, Images, Outputs
-from cifar_ray.models.bundle import Bundle
+from cifar_ray.models.bundle import INT8_GRAPH_FILE, Bundle
 
 # OpenVINO's converter reports each use to its maker unless this package is absent; None makes it
 # so for this process.
@@ -26,22 +26,39 @@ import openvino as ov  # noqa: E402
 
 _GRAPH_VERSION = 1
 """Raised when the graph changes that the same bundle is converted to."""
-_PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+"""Of what is not in int8."""
 
 
 class OpenVinoBackend(Backend):
     """One stream a thread: images of one batch stay on one core, so outputs do not depend on it."""
 
-    def __init__(self, bundle: Bundle, execution: Execution, cache_dir: Path) -> None:
+    def __init__(self, compiled: Any, execution: Execution) -> None:
         self.execution = execution
         self.num_parallel = execution.threads
-        try:
-            self._compiled = _from_cache(bundle, execution, cache_dir)
-        except (OSError, RuntimeError):  # a cache that cannot be written to, or is full
-            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-                self._compiled = _compile(cached_graph(bundle, execution, Path(folder)), execution)
+        self._compiled = compiled
         self._has_features = len(self._compiled.outputs) > 1
         self._idle: deque[Any] = deque()
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle, execution: Execution, cache_dir: Path) -> Self:
+        """Take the bundle's int8 graph, or convert its weights, once for all under `cache_dir`."""
+        if execution.precision == "int8":
+            return cls.of_int8_graph(bundle.path / INT8_GRAPH_FILE, execution)
+        try:
+            return cls(_from_cache(bundle, execution, cache_dir), execution)
+        except (OSError, RuntimeError):  # a cache that cannot be written to, or is full
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                graph = cached_graph(bundle, execution, Path(folder))
+                return cls(_compile(ov.Core().read_model(graph), execution), execution)
+
+    @classmethod
+    def of_int8_graph(cls, graph: Path, execution: Execution) -> Self:
+        """Take a graph whose batch is open, as `quantize` writes it."""
+        model = ov.Core().read_model(graph)
+        _, *image = model.input(0).partial_shape
+        model.reshape([execution.batch_size, *image])
+        return cls(_compile(model, execution), execution)
 
     def submit(self, images: Images) -> "_Request":
         """Start a batch; from any thread."""
@@ -74,10 +91,11 @@ class _Request:
 def _from_cache(bundle: Bundle, execution: Execution, cache_dir: Path) -> Any:
     graph = cached_graph(bundle, execution, cache_dir)
     try:
-        return _compile(graph, execution)
+        return _compile(ov.Core().read_model(graph), execution)
     except RuntimeError:  # a damaged file; whether it was, the second try tells
         shutil.rmtree(graph.parent)
-    return _compile(cached_graph(bundle, execution, cache_dir), execution)
+    graph = cached_graph(bundle, execution, cache_dir)
+    return _compile(ov.Core().read_model(graph), execution)
 
 
 def cached_graph(bundle: Bundle, execution: Execution, cache_dir: Path) -> Path:
@@ -106,9 +124,9 @@ def _convert_into(folder: Path, bundle: Bundle, batch_size: int) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _compile(graph: Path, execution: Execution) -> Any:
+def _compile(model: Any, execution: Execution) -> Any:
     return ov.Core().compile_model(
-        graph,
+        model,
         "CPU",
         {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[execution.precision],

@@ -34,7 +34,7 @@ def resolve_execution(request: ExecutionRequest, spec: BundleSpec) -> Execution:
         raise InputError("--device cuda: torch finds no GPU here. Leave it out, or give cpu.")
     device: Device = "cpu" if gpu is None else "cuda"
     instruction_set = gpu or machine.detect_instruction_set()
-    precision = _precision(request, device, instruction_set)
+    precision = _precision(request, spec, device, instruction_set)
     backend = _backend(request, device, precision, instruction_set)
     decoder = _decoder(request)
     names = [*_LIBRARIES, *(name for name in (backend, decoder) if name not in _LIBRARIES)]
@@ -64,7 +64,7 @@ def open_backend(bundle: Bundle, execution: Execution, cache_dir: Path | None = 
         from cifar_ray.models.backends.openvino_backend import OpenVinoBackend
 
         graphs = (cache_dir or cache_folder()) / "graphs"
-        backend = OpenVinoBackend(bundle, execution, graphs)
+        backend = OpenVinoBackend.of_bundle(bundle, execution, graphs)
     else:
         from cifar_ray.models.backends.torch_backend import TorchBackend
 
@@ -73,9 +73,13 @@ def open_backend(bundle: Bundle, execution: Execution, cache_dir: Path | None = 
     return backend
 
 
-def _precision(request: ExecutionRequest, device: Device, instruction_set: str) -> Precision:
+def _precision(
+    request: ExecutionRequest, spec: BundleSpec, device: Device, instruction_set: str
+) -> Precision:
     if request.precision == "float16" and device == "cpu":
         raise InputError("--precision float16 needs a GPU; on a CPU give float32 or bfloat16.")
+    if request.precision == "int8":
+        _refuse_int8(request, spec, device)
     if request.precision != "auto":
         return request.precision
     if device == "cuda":
@@ -83,7 +87,20 @@ def _precision(request: ExecutionRequest, device: Device, instruction_set: str) 
 
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
         return "bfloat16" if fast else "float16"
+    openvino = request.backend != "torch" and machine.importable("openvino")
+    if spec.int8 is not None and openvino and instruction_set in machine.FAST_INT8:
+        return "int8"
     return "bfloat16" if instruction_set in machine.FAST_BFLOAT16 else "float32"
+
+
+def _refuse_int8(request: ExecutionRequest, spec: BundleSpec, device: Device) -> None:
+    if spec.int8 is None:
+        raise InputError(
+            f"--precision int8: this bundle of {spec.network} has no int8 graph. Make one with "
+            "`cifar-ray quantize`, which tells how many labels it keeps, or leave the option out."
+        )
+    if device == "cuda" or request.backend == "torch":
+        raise InputError("--precision int8 is computed by OpenVINO on a CPU: give --device cpu.")
 
 
 def _backend(

@@ -23,8 +23,9 @@ def cpuinfo(folder: Path, flags: str) -> Path:
     ("flags", "name"),
     [
         ("sse2 avx2", "avx2"),
-        ("avx2 avx512f avx512_vnni", "avx512"),
-        ("avx2 avx512f avx512_bf16", "avx512_bf16"),
+        ("avx2 avx512f", "avx512"),
+        ("avx2 avx512f avx512_vnni", "avx512_vnni"),
+        ("avx2 avx512f avx512_vnni avx512_bf16", "avx512_bf16"),
         ("avx2 avx512f avx512_bf16 amx_bf16 amx_tile amx_int8", "avx512_amx_bf16"),
     ],
 )

@@ -23,6 +23,7 @@ def fast94() -> TrainingConfig:
     return TrainingConfig(
         recipe="fast94",
         network="speednet-94",
+        expected_accuracy=0.898,
         epochs=8,
         batch_size=1000,
         optimizer=_MUON,
@@ -43,6 +44,7 @@ def fast95() -> TrainingConfig:
         update={
             "recipe": "fast95",
             "network": "speednet-95",
+            "expected_accuracy": None,
             "epochs": 16,
             "weight_average_decay": 0.8,
             "optimizer": _MUON.model_copy(update={"learning_rate": 0.16, "momentum": 0.7}),

@@ -84,4 +84,12 @@ def quantize(
             "most."
         )
     )
+    if judged.tells_little:
+        show(
+            Text(
+                "Most of these images have one label, so that this proves little: compare on images"
+                " of more classes.",
+                style="yellow",
+            )
+        )
     show(Text(f"Label with it:  cifar-ray predict FOLDER --out DEST --model {out}"))

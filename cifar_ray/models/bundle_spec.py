@@ -9,6 +9,8 @@ from cifar_ray.images.preprocess import Preprocess
 
 FORMAT_VERSION: Literal[1] = 1
 
+MOST_BY_CHANCE = 0.4
+
 Range = tuple[int, int]
 
 
@@ -55,6 +57,11 @@ class Comparison(_Frozen):
     """Images whose two best labels differ by less than 0.02 in float32."""
     largest_difference: float
     """Of a label's confidence."""
+
+    @property
+    def tells_little(self) -> bool:
+        """Whether chance comes so near, by one label on most images, that agreement is no proof."""
+        return self.shuffled_agreement > MOST_BY_CHANCE
 
 
 class Int8Record(_Frozen):

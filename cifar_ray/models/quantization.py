@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifar_ray.errors import InputError
+from cifar_ray.models.backends import telemetry
 from cifar_ray.models.bundle import Bundle
 from cifar_ray.models.bundle_spec import Comparison
 
@@ -42,13 +43,14 @@ def quantize(bundle: Bundle, images: NDArray[np.uint8], graph: Path) -> str:
     It takes B×S×S×3 uint8 with B open. `images` (N×S×S×3 uint8) are what the ranges of activations
     are measured on.
     """
-    from cifar_ray.models.backends.openvino_convert import convert
-
+    telemetry.keep_quiet()
     # NNCF draws bars on a stdout that is not its own, and makes torch miss a CUDA compiler.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as folder:
         import nncf
         import openvino as ov
+
+        from cifar_ray.models.backends.openvino_convert import convert
 
         nncf.set_log_level(logging.ERROR)
         converted = Path(folder) / "graph.xml"

@@ -6,7 +6,6 @@ cache folder as XML and binary; loading it from there takes a fraction of a seco
 
 import hashlib
 import shutil
-import sys
 import tempfile
 import uuid
 from collections import deque
@@ -16,12 +15,11 @@ from typing import Any, Self
 import numpy as np
 
 from cifar_ray.config.execution import Execution
+from cifar_ray.models.backends import telemetry
 from cifar_ray.models.backends.base import Backend, Images, Outputs
 from cifar_ray.models.bundle import INT8_GRAPH_FILE, Bundle
 
-# OpenVINO's converter reports each use to its maker unless this package is absent; None makes it
-# so for this process.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+telemetry.keep_quiet()
 import openvino as ov  # noqa: E402
 
 _GRAPH_VERSION = 1

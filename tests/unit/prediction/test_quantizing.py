@@ -161,6 +161,23 @@ def test_nothing_is_written_where_labels_change(
     assert not out.exists()
 
 
+def test_nobody_is_told_of_it(plain: Bundle, tmp_path: Path) -> None:
+    script = """
+import sys
+import numpy as np
+from cifar_ray.models.bundle import Bundle
+from cifar_ray.models.quantization import quantize
+from pathlib import Path
+
+images = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), dtype=np.uint8)
+quantize(Bundle.load(sys.argv[1]), images, Path(sys.argv[2]))
+print([name for name in sys.modules if name.startswith("openvino_telemetry.")])
+"""
+    done = run([sys.executable, "-c", script, plain.path, tmp_path / "graph.xml"])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
 def test_without_nncf_it_says_what_to_install(
     plain: Bundle, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

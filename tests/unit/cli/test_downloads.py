@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.unit.training.test_download import Server
-from tests.unit.training.test_download import server as server
 
 from cifar_ray.cli.downloads import download_bar
 from cifar_ray.training.data import sources
 from cifar_ray.training.data.download import BATCHES, download_cifar10
 from tests.unit.cli.conftest import Cli
+from tests.unit.training.data.test_download import Server
+from tests.unit.training.data.test_download import server as server
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray has no package here")
 

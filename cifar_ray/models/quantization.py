@@ -47,12 +47,17 @@ def quantize(bundle: Bundle, images: NDArray[np.uint8], graph: Path) -> str:
     # NNCF draws bars on a stdout that is not its own, and makes torch miss a CUDA compiler.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as folder:
+        # NNCF makes every later logger of the process one of its own class.
+        logger_class = logging.getLoggerClass()
         import nncf
         import openvino as ov
 
+        logging.setLoggerClass(logger_class)
+
         from cifar_ray.models.backends.openvino_convert import convert
 
-        nncf.set_log_level(logging.ERROR)
+        # Not NNCF's own function for it, which silences the handlers of the whole process.
+        logging.getLogger("nncf").setLevel(logging.ERROR)
         converted = Path(folder) / "graph.xml"
         convert(bundle, None, converted)
         batches = [images[at : at + _BATCH] for at in range(0, len(images), _BATCH)]

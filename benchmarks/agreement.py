@@ -22,9 +22,9 @@ from cifar_ray.config.execution import Execution, ExecutionRequest
 from cifar_ray.images.decode import decode
 from cifar_ray.models.backends import open_backend, resolve_execution
 from cifar_ray.models.bundle import Bundle
+from cifar_ray.models.quantization import NEAR_TIE, compare
 from cifar_ray.models.scoring import probabilities
 
-NEAR_TIE = 0.02
 REFERENCE = ExecutionRequest(
     device="cpu", precision="float32", backend="torch", decoder="pillow", decoder_scaling=False
 )
@@ -47,11 +47,8 @@ def inputs(files: list[bytes], bundle: Bundle, execution: Execution) -> np.ndarr
 def scores(files: list[bytes], bundle: Bundle, request: ExecutionRequest) -> np.ndarray:
     """Return N×C probabilities, calibrated."""
     execution = resolve_execution(request, bundle.spec)
-    backend, size = open_backend(bundle, execution), execution.batch_size
-    images = inputs(files, bundle, execution)
-    padded = np.concatenate([images, np.zeros((-len(images) % size, *images.shape[1:]), np.uint8)])
-    logits = [backend.run(padded[at : at + size]).logits for at in range(0, len(padded), size)]
-    return probabilities(np.concatenate(logits)[: len(images)], bundle.spec.temperature)
+    logits = open_backend(bundle, execution).logits(inputs(files, bundle, execution))
+    return probabilities(logits, bundle.spec.temperature)
 
 
 def main() -> None:
@@ -67,20 +64,18 @@ def main() -> None:
     else:
         files = list(large_photos())
     reference, fast = scores(files, bundle, REFERENCE), scores(files, bundle, FAST)
-    expected, found = reference.argmax(axis=1), fast.argmax(axis=1)
-    shuffled = np.random.default_rng(0).permutation(found)
-    commonest = Counter(expected.tolist()).most_common(1)[0][1]
-    ranked = np.sort(reference, axis=1)
+    judged = compare(reference, fast)
+    commonest = Counter(reference.argmax(axis=1).tolist()).most_common(1)[0][1]
     execution = resolve_execution(FAST, bundle.spec)
     print(
         f"{len(files):,} different images ({arguments.images}, enlarged {arguments.enlarge} times),"
         f" {bundle.id}: "
         f"{execution.decoder} scaled and {execution.backend} {execution.precision} give the label "
-        f"of the reference for {(expected == found).mean():.2%}; shuffled "
-        f"{(expected == shuffled).mean():.2%}; the commonest label has "
+        f"of the reference for {judged.agreement:.2%}; shuffled "
+        f"{judged.shuffled_agreement:.2%}; the commonest label has "
         f"{commonest / len(files):.0%}; confidence differs by "
-        f"{np.abs(reference - fast).max():.3f} at most; near-ties (within {NEAR_TIE}): "
-        f"{(ranked[:, -1] - ranked[:, -2] < NEAR_TIE).mean():.1%}."
+        f"{judged.largest_difference:.3f} at most; near-ties (within {NEAR_TIE}): "
+        f"{judged.near_ties:.1%}."
     )
 
 

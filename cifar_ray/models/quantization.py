@@ -73,9 +73,9 @@ def quantize(bundle: Bundle, images: NDArray[np.uint8], graph: Path) -> str:
         return version
 
 
-def compare(reference: NDArray[np.float32], int8: NDArray[np.float32]) -> Comparison:
+def compare(reference: NDArray[np.float32], fast: NDArray[np.float32]) -> Comparison:
     """Hold probabilities (N×C) of the same images against each other."""
-    expected, found = reference.argmax(axis=1), int8.argmax(axis=1)
+    expected, found = reference.argmax(axis=1), fast.argmax(axis=1)
     shuffled = np.random.default_rng(0).permutation(found)
     ranked = np.sort(reference, axis=1)
     return Comparison(
@@ -83,5 +83,5 @@ def compare(reference: NDArray[np.float32], int8: NDArray[np.float32]) -> Compar
         agreement=float((expected == found).mean()),
         shuffled_agreement=float((expected == shuffled).mean()),
         near_ties=float((ranked[:, -1] - ranked[:, -2] < NEAR_TIE).mean()),
-        largest_difference=float(np.abs(reference - int8).max()),
+        largest_difference=float(np.abs(reference - fast).max()),
     )

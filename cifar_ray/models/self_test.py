@@ -48,10 +48,15 @@ def make_cases(images: list[bytes], probabilities: Probabilities) -> tuple[SelfT
     return tuple(
         SelfTestCase(
             image=base64.b64encode(images[index]).decode(),
-            probabilities=tuple(float(f"{value:.7g}") for value in probabilities[index]),
+            probabilities=remembered(probabilities[index]),
         )
         for index in kept
     )
+
+
+def remembered(probabilities: Probabilities) -> tuple[float, ...]:
+    """Return an image's probabilities (C) as `bundle.json` holds them."""
+    return tuple(float(f"{value:.7g}") for value in probabilities)
 
 
 def inputs(images: list[bytes], preprocess: Preprocess) -> NDArray[np.uint8]:
@@ -65,10 +70,10 @@ def case_images(cases: tuple[SelfTestCase, ...]) -> list[bytes]:
 
 
 def largest_difference(
-    remembered: Sequence[tuple[float, ...]], probabilities: Probabilities
+    expected: Sequence[tuple[float, ...]], probabilities: Probabilities
 ) -> float:
     """Return the largest absolute difference from what the bundle remembers."""
-    return float(np.abs(np.asarray(remembered, dtype=np.float32) - probabilities).max())
+    return float(np.abs(np.asarray(expected, dtype=np.float32) - probabilities).max())
 
 
 def _draw(generator: random.Random, size: tuple[int, int]) -> bytes:

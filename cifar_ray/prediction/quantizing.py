@@ -163,8 +163,8 @@ def _scores(
     no_logits = np.zeros((0, len(bundle.spec.labels)), np.float32)
     expected, found, done = [no_logits], [no_logits], 0
     while chunk := list(islice(pairs, _AT_ONCE)):
-        expected.append(_logits(reference, np.stack([pair.reference for pair in chunk])))
-        found.append(_logits(int8, np.stack([pair.fast for pair in chunk])))
+        expected.append(reference.logits(np.stack([pair.reference for pair in chunk])))
+        found.append(int8.logits(np.stack([pair.fast for pair in chunk])))
         done += len(chunk)
         tell("comparing labels", done)
     temperature = bundle.spec.temperature
@@ -174,18 +174,10 @@ def _scores(
     )
 
 
-def _logits(backend: Backend, images: Images) -> NDArray[np.float32]:
-    """Return N×C for N×S×S×3, all batches under way at once."""
-    size = backend.execution.batch_size
-    padded = np.concatenate([images, np.zeros((-len(images) % size, *images.shape[1:]), np.uint8)])
-    pending = [backend.submit(padded[at : at + size]) for at in range(0, len(padded), size)]
-    return np.concatenate([backend.result(one).logits for one in pending])[: len(images)]
-
-
 def _self_test(bundle: Bundle, int8: Backend) -> tuple[tuple[float, ...], ...]:
     images = self_test.case_images(bundle.spec.self_test)
-    logits = _logits(int8, self_test.inputs(images, bundle.spec.preprocess))
-    return tuple(tuple(float(f"{value:.7g}") for value in row) for row in self_test.softmax(logits))
+    logits = int8.logits(self_test.inputs(images, bundle.spec.preprocess))
+    return tuple(self_test.remembered(row) for row in self_test.softmax(logits))
 
 
 def _too_few(asked: Question, found: int) -> InputError:

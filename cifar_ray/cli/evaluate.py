@@ -14,6 +14,8 @@ from rich.text import Text
 
 from cifar_ray.cli import job_specs
 from cifar_ray.cli.boundary import console
+from cifar_ray.cli.options import Device
+from cifar_ray.config.execution import REFERENCE, ExecutionRequest
 
 if TYPE_CHECKING:
     from cifar_ray.config.job import EvaluateJob
@@ -47,9 +49,14 @@ def evaluate(
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where metrics and report go.")],
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")
-    ] = "auto",
+    device: Device = "auto",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "int8"],
+        typer.Option(
+            help="What the models compute in: float32 to compare models, `auto` to judge what"
+            " `predict` does on this machine."
+        ),
+    ] = "float32",
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -67,7 +74,12 @@ def evaluate(
         raise typer.BadParameter("--weights goes with torchvision:NAME in the place of a bundle.")
     from cifar_ray.config.job import EvaluateJob
 
-    job = EvaluateJob(bundles=tuple(bundles), data=data, destination=str(out), device=device)
+    job = EvaluateJob(
+        bundles=tuple(bundles),
+        data=data,
+        destination=str(out),
+        execution=REFERENCE.model_copy(update={"device": device, "precision": precision}),
+    )
     if isinstance(context.obj, job_specs.Submit):
         context.obj(_with_weights(job, weights))
     else:
@@ -100,14 +112,14 @@ def _with_weights(job: "EvaluateJob", weights: Path | None) -> "EvaluateJob":
 
 def _run(job: "EvaluateJob", weights: Path | None, as_json: bool) -> None:
     out = Path(job.destination)
-    _show(judge(job.bundles, job.data, out, job.device, weights), out, as_json)
+    _show(judge(job.bundles, job.data, out, job.execution, weights), out, as_json)
 
 
 def judge(
     places: Sequence[str],
     data: str,
     out: Path,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    execution: ExecutionRequest = REFERENCE,
     weights: Path | None = None,
 ) -> "list[Evaluation]":
     """Evaluate models behind a bar for each."""
@@ -130,7 +142,7 @@ def judge(
         bar.update(tasks[name], completed=done)
 
     with bar:
-        return evaluate_bundles(places, data, out, device, on_images, weights)
+        return evaluate_bundles(places, data, out, execution, on_images, weights)
 
 
 def _show(evaluations: "list[Evaluation]", out: Path, as_json: bool) -> None:

@@ -54,7 +54,7 @@ def quantize(
     It keeps the float32 weights too, which label where int8 is not fast. How many labels it keeps
     is measured against float32, told, and written into the bundle.
     """
-    from cifar_ray.prediction.quantizing import Question, quantize_bundle
+    from cifar_ray.prediction.quantizing import Question, describe, quantize_bundle
 
     asked = Question(
         model=None if model == "box" else model,
@@ -71,7 +71,7 @@ def quantize(
         def tell(what: str, done: int) -> None:
             status.update(Text(f"{what}, {done:,} of {compare:,}" if done else what))
 
-        bundle = quantize_bundle(asked, out, tell)
+        bundle, passed_over = quantize_bundle(asked, out, tell)
     made = bundle.spec.int8
     assert made is not None
     judged = made.comparison
@@ -84,6 +84,8 @@ def quantize(
             "most."
         )
     )
+    if passed_over:
+        show(Text(describe(passed_over), style="yellow"))
     if judged.tells_little:
         show(
             Text(

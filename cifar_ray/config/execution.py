@@ -31,6 +31,10 @@ class ExecutionRequest(FrozenConfig):
         return {name: value for name, value in fields.items() if value not in ("auto", None)}
 
 
+REFERENCE = ExecutionRequest(precision="float32", decoder="pillow", decoder_scaling=False)
+"""What models are compared in, and what a faster way is compared with."""
+
+
 class Execution(FrozenConfig):
     """All that bytes in `predictions/` depend on besides listing and bundle."""
 

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from cifar_ray import __version__
-from cifar_ray.config.execution import ExecutionRequest
+from cifar_ray.config.execution import REFERENCE, ExecutionRequest
 from cifar_ray.config.frozen import FrozenConfig
 from cifar_ray.config.labelling import LabellingConfig, RunOptions
 from cifar_ray.config.search import SearchSpec
@@ -128,7 +128,7 @@ class EvaluateJob(_Job):
     bundles: tuple[str, ...] = Field(min_length=1)
     data: str
     destination: str
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    execution: ExecutionRequest = REFERENCE
 
     @field_validator("data", "destination")
     @classmethod

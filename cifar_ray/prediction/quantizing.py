@@ -3,6 +3,7 @@
 import hashlib
 import random
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -60,7 +61,15 @@ class _Pair(NamedTuple):
     reference: Images
 
 
-def quantize_bundle(asked: Question, folder: Path, tell: Tell) -> Bundle:
+class Quantized(NamedTuple):
+    """What was made, and what was passed over on the way."""
+
+    bundle: Bundle
+    passed_over: Counter[str]
+    """Files of the sample, by the status that a run would give them, or `repeated`."""
+
+
+def quantize_bundle(asked: Question, folder: Path, tell: Tell) -> Quantized:
     """Write a bundle with an int8 graph to `folder`, if it keeps the labels.
 
     Ranges are measured on some of the store's images, and labels compared on others: those of int8
@@ -85,19 +94,20 @@ def quantize_bundle(asked: Question, folder: Path, tell: Tell) -> Bundle:
             for way in (fast, reference)
         ]
         entries = _entries(source, asked.seed)
-        pairs = _different_images(source, entries, decodings, bundle)
+        passed_over: Counter[str] = Counter()
+        pairs = _different_images(source, entries, decodings, bundle, passed_over)
         # Where there are few images, most of them are needed to judge.
         wanted = min(asked.num_calibration, len(entries) // 4)
         calibration = [pair.fast for pair in islice(pairs, wanted)]
         if len(calibration) * 3 < MINIMUM:
-            raise _too_few(asked, len(calibration) + sum(1 for _ in pairs))
+            raise _too_few(asked, len(calibration) + sum(1 for _ in pairs), passed_over)
         tell("measuring ranges", 0)
         graph = Path(scratch) / "int8.xml"
         nncf = quantization.quantize(bundle, np.stack(calibration), graph)
         int8 = _int8_backend(graph, fast)
         expected, found = _scores(pairs, open_backend(bundle, reference), int8, bundle, tell)
         if len(found) < MINIMUM:
-            raise _too_few(asked, len(calibration) + len(found))
+            raise _too_few(asked, len(calibration) + len(found), passed_over)
         comparison = quantization.compare(expected, found)
         if comparison.agreement < asked.least_agreement:
             raise InputError(_disagreement(bundle, comparison, asked))
@@ -110,7 +120,7 @@ def quantize_bundle(asked: Question, folder: Path, tell: Tell) -> Bundle:
             comparison=comparison,
             self_test=_self_test(bundle, int8),
         )
-        return bundle.with_int8(graph, record, folder)
+        return Quantized(bundle.with_int8(graph, record, folder), passed_over)
 
 
 def _entries(source: Source, seed: int) -> list[Entry]:
@@ -128,9 +138,13 @@ def _decoding(bundle: Bundle, execution: Execution, config: LabellingConfig) -> 
 
 
 def _different_images(
-    source: Source, entries: list[Entry], decodings: list[Decoding], bundle: Bundle
+    source: Source,
+    entries: list[Entry],
+    decodings: list[Decoding],
+    bundle: Bundle,
+    passed_over: Counter[str],
 ) -> Iterator[_Pair]:
-    """Yield the images that can be read and decoded, each content once."""
+    """Yield the images that can be read and decoded, each content once, and count the others."""
     fetcher, seen = source.fetcher(), set[bytes]()
     shape = (bundle.spec.preprocess.input_size,) * 2 + (3,)
     for entry in entries:
@@ -139,11 +153,13 @@ def _different_images(
             data = fetcher.fetch(entry)
             digest = hashlib.sha256(data).digest()
             if digest in seen:
+                passed_over["repeated"] += 1
                 continue
             for slot, decoding in zip(slots, decodings, strict=True):
                 # With care: no file shall end this process.
                 decoding.fill(data, slot, True, Stopwatch())
-        except ImageFault:
+        except ImageFault as fault:
+            passed_over[fault.status] += 1
             continue
         seen.add(digest)
         yield _Pair(*slots)
@@ -180,11 +196,18 @@ def _self_test(bundle: Bundle, int8: Backend) -> tuple[tuple[float, ...], ...]:
     return tuple(self_test.remembered(row) for row in self_test.softmax(logits))
 
 
-def _too_few(asked: Question, found: int) -> InputError:
+def describe(passed_over: Counter[str]) -> str:
+    """Return how many files were passed over and why, or nothing."""
+    kinds = ", ".join(f"{number:,} {status}" for status, number in sorted(passed_over.items()))
+    return f"Passed over: {kinds}." if kinds else ""
+
+
+def _too_few(asked: Question, found: int, passed_over: Counter[str]) -> InputError:
     return InputError(
         f"SOURCE {printable(asked.source)} has {found:,} different images that can be decoded, too "
         f"few to measure ranges on some and to compare the labels of {MINIMUM} others. Give a "
-        f"store with {2 * MINIMUM} or more, of the kind that will be labelled."
+        f"store with {2 * MINIMUM} or more, of the kind that will be labelled. "
+        + describe(passed_over)
     )
 
 

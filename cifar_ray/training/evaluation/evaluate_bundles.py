@@ -1,15 +1,15 @@
-"""`cifar-ray evaluate`: bundles judged by the same labelled images, in float32."""
+"""`cifar-ray evaluate`: bundles judged by the same labelled images, decoded in full."""
 
 import json
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from cifar_ray.config.execution import ExecutionRequest
+from cifar_ray.config.execution import REFERENCE, Execution, ExecutionRequest
 from cifar_ray.config.machine import usable_cores
 from cifar_ray.errors import InputError
 from cifar_ray.models.backends.base import Pending
@@ -36,15 +36,16 @@ def evaluate_bundles(
     places: Sequence[str],
     data: str,
     out: Path,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    asked: ExecutionRequest = REFERENCE,
     on_images: OnImages = lambda name, done, total: None,
     weights: Path | None = None,
 ) -> list[Evaluation]:
     """Judge models by the same images; write page, plots and metrics.
 
     `places` are bundles, runs or `torchvision:NAME`, whose weights may come from the file `weights`
-    or the folder of such files. Raises `InputError` for models of different labels, for DATA that
-    does not serve, and for a folder with other things in it.
+    or the folder of such files. `asked` is what they compute in; `REFERENCE` compares models, and
+    what `predict` would take judges its labels. Raises `InputError` for models of different labels,
+    for DATA that does not serve, and for a folder with other things in it.
     """
     run = EvaluationRun(out)
     _refuse_other_contents(run)
@@ -54,16 +55,19 @@ def evaluate_bundles(
     _refuse_twice(places, bundles)
     _refuse_other_labels(bundles)
     labels = next(iter(bundles.values())).spec.labels
+    executions = {place: execution_for(bundle, asked) for place, bundle in bundles.items()}
     held_out = load_held_out(data, labels)
     evaluations = []
     for name, (place, bundle) in zip(_names(places), bundles.items(), strict=True):
-        logits, timing = predict(bundle, held_out, device, partial(on_images, name))
+        execution = executions[place]
+        logits, timing = predict(bundle, held_out, execution, partial(on_images, name))
         # Bundles may have the same labels in another order; one page has one order.
         logits = logits[:, [bundle.spec.labels.index(label) for label in labels]]
         metrics = {
             "model": bundle.id,
             "dataset": held_out.dataset,
             "evaluated_on": held_out.split,
+            "computed_in": execution.precision,
             **evaluate(logits, held_out.labels, labels, bundle.spec.temperature, timing),
         }
         evaluations.append(
@@ -81,25 +85,27 @@ def metrics_content(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     return {"models": [evaluation.metrics for evaluation in evaluations]}
 
 
+def execution_for(bundle: Bundle, asked: ExecutionRequest) -> Execution:
+    """Decide how a bundle is judged; in float32, by the backend that others are compared with."""
+    request = asked.model_copy(
+        update={
+            "backend": "torch" if asked.precision == "float32" else asked.backend,
+            "batch_size": max(8, BATCH_PIXELS // bundle.spec.preprocess.input_size**2),
+            "threads": usable_cores(),
+        }
+    )
+    return resolve_execution(request, bundle.spec)
+
+
 def predict(
     bundle: Bundle,
     held_out: HeldOut,
-    device: Literal["auto", "cpu", "cuda"],
+    execution: Execution,
     on_images: Callable[[int, int], None],
 ) -> tuple[Logits, Timing]:
-    """Return logits of the reference backend in float32, N×C; it decodes one batch ahead."""
-    size = max(8, BATCH_PIXELS // bundle.spec.preprocess.input_size**2)
-    request = ExecutionRequest(
-        device=device,
-        precision="float32",
-        backend="torch",
-        batch_size=size,
-        threads=usable_cores(),
-        decoder="pillow",
-        decoder_scaling=False,
-    )
-    backend = open_backend(bundle, resolve_execution(request, bundle.spec))
-    total = len(held_out)
+    """Return logits of the held-out images, N×C; it decodes one batch ahead."""
+    backend = open_backend(bundle, execution)
+    total, size = len(held_out), execution.batch_size
     started = time.monotonic()
     parts: list[Logits] = []
     pending: Pending | None = None

@@ -32,9 +32,26 @@ def test_evaluate_prints_what_it_writes(arguments: list[str], tmp_path: Path) ->
     assert result.exit_code == 0, result.output
     metrics = json.loads(EvaluationRun(tmp_path / "out").metrics.read_text())
     assert f"{metrics['accuracy']:.2%}" in result.output
+    assert metrics["computed_in"] == "float32"
     assert "all 12 images of colours" in result.output
     again = CliRunner().invoke(app, ["evaluate", *arguments, "--json"], catch_exceptions=False)
     assert json.loads(again.stdout)["accuracy"] == metrics["accuracy"]
+
+
+def test_models_are_judged_in_what_is_asked_for(arguments: list[str], tmp_path: Path) -> None:
+    losses = []
+    for asked in ([], ["--precision", "bfloat16"]):
+        result = CliRunner().invoke(app, ["evaluate", *arguments, *asked, "--json"])
+        losses.append(json.loads(result.stdout)["loss"])
+    assert json.loads(result.stdout)["computed_in"] == "bfloat16"
+    assert losses[0] != losses[1]
+    assert "computed in bfloat16" in EvaluationRun(tmp_path / "out").report.read_text()
+
+
+def test_int8_is_refused_of_a_bundle_without_it(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, ["evaluate", *arguments, "--precision", "int8"])
+    assert isinstance(result.exception, InputError)
+    assert "no int8 graph" in str(result.exception)
 
 
 def test_a_bundle_without_data_is_refused(tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from cifar_ray.config.execution import ExecutionRequest
+from cifar_ray.config.execution import REFERENCE, ExecutionRequest
 from cifar_ray.errors import InputError
 from cifar_ray.models import quantization
 from cifar_ray.models.backends import machine, open_backend, resolve_execution
@@ -18,11 +19,12 @@ from cifar_ray.models.bundle import Bundle
 from cifar_ray.models.bundle_spec import Comparison
 from cifar_ray.models.scoring import probabilities
 from cifar_ray.prediction.quantizing import Question, quantize_bundle
+from cifar_ray.training.evaluation.evaluate_bundles import evaluate_bundles
 from tests.conftest import REPOSITORY
 from tests.drawing import draw_folder
 from tests.unit.models.bundles import make_bundle
 
-pytest.importorskip("openvino")
+pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="needs the package openvino")
 BATCH = 8
 FEW = {"num_calibration": 80, "num_compared": 250}
 
@@ -42,7 +44,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="module")
 def bundle(plain: Bundle, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("models") / "int8"
-    return quantize_bundle(question(plain, images), folder, lambda what, done: None)
+    return quantize_bundle(question(plain, images), folder, lambda what, done: None).bundle
 
 
 def question(plain: Bundle, images: Path, **changes: object) -> Question:
@@ -116,6 +118,22 @@ def test_int8_is_refused_without_a_graph_or_openvino(
         resolve_execution(ask(precision="int8", **asked), (bundle if asked else plain).spec)
 
 
+def test_evaluate_judges_what_a_run_would_give(
+    bundle: Bundle, images: Path, tmp_path: Path
+) -> None:
+    labelled = tmp_path / "classes"
+    for number, path in enumerate(sorted(images.rglob("*.png"))[:12]):
+        folder = labelled / bundle.spec.labels[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / path.name)
+    asked = REFERENCE.model_copy(update={"device": "cpu", "precision": "int8"})
+    (found,) = evaluate_bundles([str(bundle.path)], str(labelled), tmp_path / "out", asked)
+    assert found.metrics["computed_in"] == "int8"
+    pixels = found.held_out.pixels(range(BATCH), bundle.spec.preprocess)
+    backend = open_backend(bundle, resolve_execution(ask(precision="int8"), bundle.spec))
+    assert np.array_equal(found.logits[:BATCH], backend.run(pixels).logits)
+
+
 def test_a_copy_has_the_graph_and_damage_is_found(bundle: Bundle, tmp_path: Path) -> None:
     copy = bundle.copy_to(tmp_path / "copy")
     assert copy.digest == bundle.digest
@@ -139,7 +157,7 @@ def test_a_store_of_few_different_images_is_refused(
             shutil.copyfile(path, few / f"{number}-{copy}{path.suffix}")
     (few / "broken.png").write_bytes(b"no image")
     out = tmp_path / "out"
-    with pytest.raises(InputError, match="has 100 different images"):
+    with pytest.raises(InputError, match=r"has 100 different images.*1 not_an_image, 300 repeated"):
         quantize_bundle(question(plain, few, num_compared=400), out, lambda what, done: None)
     assert not out.exists()
 

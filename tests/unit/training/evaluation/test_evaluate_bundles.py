@@ -9,11 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from cifar_ray.config.execution import REFERENCE
 from cifar_ray.errors import InputError
 from cifar_ray.images.labels import CIFAR10
 from cifar_ray.models.bundle import Bundle, save_bundle
 from cifar_ray.runs import EvaluationRun, TrainingRun
-from cifar_ray.training.evaluation.evaluate_bundles import evaluate_bundles, predict
+from cifar_ray.training.evaluation.evaluate_bundles import (
+    evaluate_bundles,
+    execution_for,
+    predict,
+)
 from cifar_ray.training.evaluation.held_out import load_held_out, match_labels
 from tests.drawing import draw_classes
 from tests.unit.models.bundles import make_network, make_spec
@@ -56,7 +61,9 @@ def test_logits_are_those_of_the_reference_for_every_image(classes: Path, tmp_pa
     bundle = save(tmp_path / "model", COLOURS)
     held_out = load_held_out(str(classes), COLOURS)
     done: list[int] = []
-    logits, timing = predict(bundle, held_out, "cpu", lambda number, _: done.append(number))
+    logits, timing = predict(
+        bundle, held_out, execution_for(bundle, REFERENCE), lambda number, _: done.append(number)
+    )
     preprocess = bundle.spec.preprocess
     classifier = Classifier(bundle.network(), preprocess.mean, preprocess.std).eval()
     with torch.inference_mode():
@@ -85,7 +92,8 @@ def test_bundles_of_the_same_labels_in_another_order_are_compared(
         [str(first.path), str(tmp_path / "run")], str(classes), tmp_path / "out"
     )
     assert [item.name for item in found] == ["first", "run"]
-    alone, _ = predict(second, load_held_out(str(classes), COLOURS[::-1]), "cpu", lambda *_: None)
+    held_out = load_held_out(str(classes), COLOURS[::-1])
+    alone, _ = predict(second, held_out, execution_for(second, REFERENCE), lambda *_: None)
     np.testing.assert_allclose(found[1].logits, alone[:, ::-1], atol=1e-5)
     written = json.loads(EvaluationRun(tmp_path / "out").metrics.read_text())
     assert [model["model"] for model in written["models"]] == [first.id, second.id]

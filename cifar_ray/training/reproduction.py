@@ -58,7 +58,7 @@ class Planner:
 
     def plan(self, spec: TrainingSpec) -> Plan:
         """Measure some steps of a run, and look whether the weights that it needs can be had."""
-        done = _epochs_done(TrainingRun(Path(spec.run)))
+        done = len(_history(TrainingRun(Path(spec.run))))
         minutes = estimated_minutes(spec.config, torch.device(spec.device), spec.threads, done)
         lacking = spec.config.transfer.pretrained and self._lacks_weights(spec)
         return Plan(spec.config.recipe, minutes, NO_WEIGHTS if lacking else "")
@@ -94,8 +94,12 @@ def estimated_minutes(
         return seconds / 60
 
 
-def _epochs_done(run: TrainingRun) -> int:
-    return len(json.loads(run.history.read_text())) if run.history.exists() else 0
+def _history(run: TrainingRun) -> list[dict[str, Any]]:
+    """Return a row for each epoch that was trained."""
+    rows: list[dict[str, Any]] = []
+    if run.history.exists():
+        rows = json.loads(run.history.read_text())
+    return rows
 
 
 def num_training_images(config: TrainingConfig) -> int:
@@ -157,11 +161,19 @@ def rows(runs: Path, states: dict[str, str], lossy: bool) -> Iterator[Row]:
         if run.metrics.exists():
             metrics = json.loads(run.metrics.read_text())
         config = get_recipe(name)
-        if not metrics and (done := _epochs_done(run)):
-            states = {**states, name: f"stopped after {done} of {config.epochs} epochs"}
+        if not metrics and (history := _history(run)):
+            states = {**states, name: _how_far(history, config)}
         remarks = [] if metrics else [states.get(name, NOT_RUN)]
         remarks += [reported.remark] if reported.remark else []
         yield _row(config, reported, metrics, lossy, "; ".join(remarks))
+
+
+def _how_far(history: list[dict[str, Any]], config: TrainingConfig) -> str:
+    best = max(row["validation_accuracy"] for row in history)
+    return (
+        f"stopped after {len(history)} of {config.epochs} epochs, with {best:.2%} of the validation"
+        " images right at best"
+    )
 
 
 def _row(

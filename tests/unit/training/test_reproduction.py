@@ -57,9 +57,11 @@ def test_each_report_has_a_row_and_only_what_was_run_has_figures(runs: Path) -> 
 def test_a_run_that_was_stopped_says_how_far_it_came(runs: Path) -> None:
     stopped = TrainingRun(runs / "resnet-blocks")
     stopped.folder.mkdir()
-    write_json(stopped.history, [{"epoch": 0}, {"epoch": 1}])
+    write_json(stopped.history, [{"validation_accuracy": 0.5}, {"validation_accuracy": 0.4}])
     found = {row.recipe: row.remark for row in rows(runs, {}, lossy=True)}
-    assert found["resnet-blocks"] == "stopped after 2 of 35 epochs"
+    assert found["resnet-blocks"] == (
+        "stopped after 2 of 35 epochs, with 50.00% of the validation images right at best"
+    )
 
 
 def test_only_figures_above_85_percent_are_lowered_and_only_for_lossy_images(runs: Path) -> None:

@@ -154,7 +154,7 @@ def cnn_bn() -> TrainingConfig:
     return cnn_bn_plain().model_copy(
         update={
             "recipe": "cnn-bn",
-            "expected_accuracy": None,
+            "expected_accuracy": 0.868,
             "epochs": 100,
             "optimizer": OptimizerConfig(name="adamw", learning_rate=1e-3, weight_decay=0.1),
             "augment": AugmentConfig(

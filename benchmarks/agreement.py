@@ -18,16 +18,14 @@ import numpy as np
 
 from benchmarks.scenes import crops
 from benchmarks.stores import large
-from cifar_ray.config.execution import Execution, ExecutionRequest
+from cifar_ray.config.execution import REFERENCE, Execution, ExecutionRequest
 from cifar_ray.images.decode import decode
 from cifar_ray.models.backends import open_backend, resolve_execution
 from cifar_ray.models.bundle import Bundle
 from cifar_ray.models.quantization import NEAR_TIE, compare
 from cifar_ray.models.scoring import probabilities
 
-REFERENCE = ExecutionRequest(
-    device="cpu", precision="float32", backend="torch", decoder="pillow", decoder_scaling=False
-)
+ON_CPU = REFERENCE.model_copy(update={"device": "cpu", "backend": "torch"})
 FAST = ExecutionRequest(device="cpu")
 
 
@@ -63,7 +61,7 @@ def main() -> None:
         files = [data for _, data in crops(arguments.number, enlarge=arguments.enlarge)]
     else:
         files = list(large_photos())
-    reference, fast = scores(files, bundle, REFERENCE), scores(files, bundle, FAST)
+    reference, fast = scores(files, bundle, ON_CPU), scores(files, bundle, FAST)
     judged = compare(reference, fast)
     commonest = Counter(reference.argmax(axis=1).tolist()).most_common(1)[0][1]
     execution = resolve_execution(FAST, bundle.spec)

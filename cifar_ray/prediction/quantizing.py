@@ -197,17 +197,17 @@ def _self_test(bundle: Bundle, int8: Backend) -> tuple[tuple[float, ...], ...]:
 
 
 def describe(passed_over: Counter[str]) -> str:
-    """Return how many files were passed over and why, or nothing."""
+    """Return how many files were passed over and why."""
     kinds = ", ".join(f"{number:,} {status}" for status, number in sorted(passed_over.items()))
-    return f"Passed over: {kinds}." if kinds else ""
+    return f"Passed over: {kinds}."
 
 
 def _too_few(asked: Question, found: int, passed_over: Counter[str]) -> InputError:
     return InputError(
         f"SOURCE {printable(asked.source)} has {found:,} different images that can be decoded, too "
         f"few to measure ranges on some and to compare the labels of {MINIMUM} others. Give a "
-        f"store with {2 * MINIMUM} or more, of the kind that will be labelled. "
-        + describe(passed_over)
+        f"store with {2 * MINIMUM} or more, of the kind that will be labelled."
+        + (f" {describe(passed_over)}" if passed_over else "")
     )
 
 

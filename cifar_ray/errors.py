@@ -1,7 +1,11 @@
 """The error tree and the exit codes it stands for (0 complete, 1 unexpected, 130 interrupted)."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What an `OSError` of a full disk, or of a quota that is used up, has for its `errno`."""
 
 
 class CifarRayError(Exception):

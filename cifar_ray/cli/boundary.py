@@ -7,7 +7,7 @@ import traceback
 from rich.console import Console
 from rich.text import Text
 
-from cifar_ray.errors import CifarRayError, printable
+from cifar_ray.errors import OUT_OF_SPACE, CifarRayError, Unfinished, printable
 
 INTERRUPTED = 130
 UNEXPECTED = 1
@@ -37,6 +37,14 @@ def report(error: BaseException) -> int:
         message = printable(str(error), keep="\n")
         console.print(Text.assemble(("Error: ", "bold red"), message))
         return error.exit_code
+    if isinstance(error, OSError) and error.errno in OUT_OF_SPACE:
+        which = f"of {printable(str(error.filename))}" if error.filename else "that is written to"
+        message = (
+            f"No space left on the disk {which}. Free some space, or give a place on another disk,"
+            " and run the command again."
+        )
+        console.print(Text.assemble(("Error: ", "bold red"), message))
+        return Unfinished.exit_code
     console.print(
         Text.assemble(
             ("Unexpected error: ", "bold red"),

@@ -56,8 +56,15 @@ def save_weights(network: nn.Module, weights_file: Path, dtype: torch.dtype) -> 
         key: _as_stored(value, dtype).detach().cpu().contiguous().clone()
         for key, value in network.state_dict().items()
     }
+    write_tensors(tensors, weights_file)
+
+
+def write_tensors(
+    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file; raises `OSError` where it cannot."""
     # Not its `save_file`, which makes files for their owner alone and hides why it cannot write.
-    weights_file.write_bytes(save(tensors))
+    path.write_bytes(save(tensors, metadata))
 
 
 @torch.no_grad()

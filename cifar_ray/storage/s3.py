@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NoReturn, cast
 
 from boto3.s3.transfer import TransferConfig
 
-from cifar_ray.errors import InputError, StoreUnavailable, Unfinished
+from cifar_ray.errors import OUT_OF_SPACE, InputError, StoreUnavailable, Unfinished
 from cifar_ray.storage.base import TEMPORARY
 from cifar_ray.storage.s3_address import S3Address
 from cifar_ray.storage.s3_bucket import Bucket
@@ -168,7 +168,7 @@ class S3Store:
             try:
                 yield path
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                if error.errno not in OUT_OF_SPACE:
                     raise
                 raise Unfinished(
                     f"No space left on the disk of {tempfile.gettempdir()}, where files for "

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
+from cifar_ray.errors import InputError
+from cifar_ray.models.weights import write_tensors
 from cifar_ray.training.loop import EpochRow, Trainer
 
 TENSORS = "state.safetensors"
@@ -45,20 +48,13 @@ def save(folder: Path, trainer: Trainer, progress: Progress) -> None:
     temporary = folder / f".{path.name}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    tensors, optimizers = _optimizer_state(trainer.optimizers)
-    networks = {"network": trainer.network}
-    if trainer.averaged is not trainer.network:
-        networks["averaged"] = trainer.averaged
-    for prefix, network in networks.items():
-        tensors |= {f"{prefix}.{k}": v.contiguous() for k, v in network.state_dict().items()}
-    save_file(tensors, temporary / TENSORS)
-    state = {"history": [row.as_dict() for row in progress.history], "optimizers": optimizers}
-    (temporary / STATE).write_text(json.dumps(state, indent=1))
-    for file in temporary.iterdir():
-        with file.open("r+b") as written:
-            os.fsync(written.fileno())
-    shutil.rmtree(path, ignore_errors=True)
-    temporary.rename(path)
+    try:
+        _write(temporary, trainer, progress)
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.rename(path)
+    finally:
+        # Still there if it failed, perhaps for want of the room that it takes.
+        shutil.rmtree(temporary, ignore_errors=True)
     kept = (progress.epochs_done, progress.best.epoch + 1, *trainer.config.average_epochs)
     keep = {_path(folder, epochs_done).name for epochs_done in kept}
     for other in folder.iterdir():
@@ -66,13 +62,30 @@ def save(folder: Path, trainer: Trainer, progress: Progress) -> None:
             shutil.rmtree(other, ignore_errors=True)
 
 
+def _write(folder: Path, trainer: Trainer, progress: Progress) -> None:
+    tensors, optimizers = _optimizer_state(trainer.optimizers)
+    networks = {"network": trainer.network}
+    if trainer.averaged is not trainer.network:
+        networks["averaged"] = trainer.averaged
+    for prefix, network in networks.items():
+        tensors |= {f"{prefix}.{k}": v.contiguous() for k, v in network.state_dict().items()}
+    write_tensors(tensors, folder / TENSORS)
+    state = {"history": [row.as_dict() for row in progress.history], "optimizers": optimizers}
+    (folder / STATE).write_text(json.dumps(state, indent=1))
+    for file in folder.iterdir():
+        with file.open("r+b") as written:
+            os.fsync(written.fileno())
+
+
 def restore(folder: Path, trainer: Trainer) -> Progress:
-    """Load the newest checkpoint into the trainer; from the beginning if there is none."""
+    """Load the newest checkpoint into the trainer; from the beginning if there is none.
+
+    Raises `InputError` for one that is damaged.
+    """
     newest = max(folder.glob("epoch-*"), default=None)
     if newest is None:
         return Progress()
-    state: dict[str, Any] = json.loads((newest / STATE).read_text())
-    tensors = load_file(newest / TENSORS)
+    state, tensors = _read(newest)
     trainer.network.load_state_dict(_part(tensors, "network"))
     if trainer.averaged is not trainer.network:
         # None in the checkpoint of a search's other trial, which did without: it begins here.
@@ -82,6 +95,16 @@ def restore(folder: Path, trainer: Trainer) -> Progress:
             optimizer, state["optimizers"][number], _part(tensors, f"optimizer{number}")
         )
     return Progress(tuple(EpochRow(**row) for row in state["history"]))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        return json.loads((path / STATE).read_text()), load_file(path / TENSORS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(
+            f"The run's {path.parent.name}/{path.name} is damaged: {error}. Delete it; the same"
+            " command then goes on from an earlier checkpoint, or else begins again."
+        ) from error
 
 
 def averaged_weights(folder: Path, epoch: int) -> dict[str, Tensor]:

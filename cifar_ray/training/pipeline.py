@@ -31,6 +31,7 @@ from cifar_ray.models.bundle_spec import BundleSpec, TrainedOn
 from cifar_ray.models.transfer import load_trunk, pretrained_tensors
 from cifar_ray.models.weights import round_weights
 from cifar_ray.runs import TrainingRun
+from cifar_ray.storage.folder_faults import full_disk
 from cifar_ray.training import checkpoint
 from cifar_ray.training.batches import Statistics
 from cifar_ray.training.data.dataset import LabelledImages
@@ -71,7 +72,11 @@ def train(spec: TrainingSpec, ranks: Ranks, watcher: Watcher) -> dict[str, Any] 
 
     Returns the metrics on rank 0, None on the others.
     """
-    with use_threads(spec.threads), open_place(spec.run) as place:
+    with (
+        use_threads(spec.threads),
+        open_place(spec.run) as place,
+        full_disk(place.run.folder),
+    ):
         return _train(spec, place, ranks, watcher)
 
 
@@ -304,5 +309,8 @@ def write_history(run: TrainingRun, progress: checkpoint.Progress) -> None:
 def write_json(path: Path, content: object) -> None:
     """Write a JSON file atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

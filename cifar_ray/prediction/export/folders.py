@@ -120,6 +120,9 @@ def link_file(path: bytes, target: Path) -> None:
 
 def copy_file(path: bytes, target: Path) -> None:
     """Copy a file with its times; `FileExistsError` for a taken name."""
-    with open(path, "rb") as source, open(target, "xb") as copy:
-        shutil.copyfileobj(source, copy)
-    shutil.copystat(path, os.fsencode(target))
+    target.touch(exist_ok=False)
+    try:
+        shutil.copy2(os.fsdecode(path), target)
+    except BaseException:
+        target.unlink()
+        raise

@@ -23,6 +23,7 @@ from cifar_ray.errors import ImageFault, InputError
 from cifar_ray.images.decode import decode
 from cifar_ray.images.preprocess import Preprocess
 from cifar_ray.models.cache import cache_folder
+from cifar_ray.storage.folder_faults import folder_faults, full_disk
 from cifar_ray.training.data.bucket import File, StoredFile, TarMember
 from cifar_ray.training.data.reading import ParquetRow, Reader, Source
 
@@ -45,21 +46,23 @@ def decode_to_memory(sources: Sequence[Source], preprocess: Preprocess) -> tuple
 def decode_to_file(sources: Sequence[Source], preprocess: Preprocess) -> tuple[Images, Sizes]:
     """Do the same into a file, or find the one that is there."""
     folder = cache_folder() / "decoded"
-    folder.mkdir(parents=True, exist_ok=True)
+    with folder_faults(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     pixels = folder / f"{identity(sources, preprocess)}.pixels"
     sizes_file = pixels.with_suffix(".npy")
     shape = _shape(sources, preprocess)
     if not (pixels.exists() and sizes_file.exists()):
         _check_room(folder, prod(shape))
         unfinished = pixels.with_suffix(f".{os.getpid()}")
-        try:
-            images = np.memmap(unfinished, np.uint8, "w+", shape=shape)
-            sizes = _decode_into(images, sources, preprocess)
-            images.flush()
-            np.save(sizes_file, sizes)
-            unfinished.replace(pixels)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with full_disk(folder):
+            try:
+                images = np.memmap(unfinished, np.uint8, "w+", shape=shape)
+                sizes = _decode_into(images, sources, preprocess)
+                images.flush()
+                np.save(sizes_file, sizes)
+                unfinished.replace(pixels)
+            finally:
+                unfinished.unlink(missing_ok=True)
     # Copy on write: nothing writes, and torch asks for an array that could be written.
     return np.memmap(pixels, np.uint8, "c", shape=shape), np.load(sizes_file)
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from cifar_ray.config.training import TrainingConfig, TrainingSpec
 from cifar_ray.images.preprocess import Preprocess
+from cifar_ray.models.weights import write_tensors
 from cifar_ray.training.data.dataset import Encoded, decode_all
 from cifar_ray.training.data.decoded import MAX_SHOWN, decode_chunk, identity, raise_for
 from cifar_ray.training.data.reading import Source
@@ -139,6 +139,6 @@ def _keep(place: RunPlace, found: Tensor, key: str) -> None:
     path = place.run.survey
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({FOUND: found}, temporary, metadata={IDENTITY: key})
+    write_tensors({FOUND: found}, temporary, {IDENTITY: key})
     temporary.replace(path)
     place.keep(path)

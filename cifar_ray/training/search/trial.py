@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from cifar_ray.config.training import TrainingConfig, TrainingSpec
 from cifar_ray.errors import CifarRayError, InputError, Unfinished
 from cifar_ray.runs import TrialRun
+from cifar_ray.storage.folder_faults import full_disk
 from cifar_ray.training import checkpoint
 from cifar_ray.training.data.dataset import LabelledImages
 from cifar_ray.training.data.sources import load
@@ -71,12 +72,13 @@ def hold_trial(trial: TrialRun, report: Report) -> Iterator[Report]:
 def attempt(trial: TrialRun) -> Iterator[None]:
     """Write down why a trial cannot be trained, instead of raising it: it costs itself only.
 
-    Wrong input and a store that is gone are no fault of the trial's: their exit code says so. What
-    kills the whole process is not caught, and may be tried again.
+    Wrong input, a full disk and a store that is gone are no fault of the trial's: their exit code
+    says so. What kills the whole process is not caught, and may be tried again.
     """
     trial.failure.unlink(missing_ok=True)
     try:
-        yield
+        with full_disk(trial.folder):
+            yield
     except (InputError, Unfinished) as error:
         write_json(trial.failure, {"error": str(error), "exit_code": error.exit_code})
     except Exception as error:  # noqa: BLE001 -- reported as the trial's cause, whatever it is

@@ -9,12 +9,15 @@ from torchvision import models
 from typer.testing import CliRunner
 
 from cifar_ray.cli.main import app
-from cifar_ray.errors import InputError
+from cifar_ray.errors import InputError, Unfinished
 from cifar_ray.models.bundle import save_bundle
 from cifar_ray.runs import EvaluationRun
 from tests.drawing import draw_classes
+from tests.unit.cli.conftest import Cli
 from tests.unit.models.bundles import make_network, make_spec
 
+FULL = Path("/dev/full")
+"""Where every write fails, as on a full disk."""
 LABELS = ("blue", "green", "red")
 CLASSES = {"jay": "blue", "green lizard": "green", "goldfish": "red"}
 """Three of ImageNet's classes, drawn in these colours."""
@@ -36,6 +39,21 @@ def test_evaluate_prints_what_it_writes(arguments: list[str], tmp_path: Path) ->
     assert "all 12 images of colours" in result.output
     again = CliRunner().invoke(app, ["evaluate", *arguments, "--json"], catch_exceptions=False)
     assert json.loads(again.stdout)["accuracy"] == metrics["accuracy"]
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+def test_a_full_disk_is_told_and_no_fault_of_ours(
+    cli: Cli, arguments: list[str], tmp_path: Path
+) -> None:
+    run = EvaluationRun(tmp_path / "out")
+    run.folder.mkdir()
+    run.report.symlink_to(FULL)
+    code, told = cli("evaluate", *arguments)
+    assert code == Unfinished.exit_code
+    assert "No space left on the disk" in told
+    assert "run the command again" in told
+    run.report.unlink()
+    assert cli("evaluate", *arguments)[0] == 0
 
 
 def test_models_are_judged_in_what_is_asked_for(arguments: list[str], tmp_path: Path) -> None:

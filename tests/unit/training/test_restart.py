@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from cifar_ray.config.recipes import get_recipe
 from cifar_ray.config.training import TrainingSpec, override
+from cifar_ray.errors import InputError, Unfinished
 from cifar_ray.models import registry
 from cifar_ray.runs import TrainingRun
 from cifar_ray.training.loop import EpochRow, Ranks
@@ -18,6 +21,8 @@ from cifar_ray.training.pipeline import Watcher, train
 from cifar_ray.training.resume import open_run
 from tests.drawing import draw_classes
 
+FULL = Path("/dev/full")
+"""Where every write fails, as on a full disk."""
 COMMON = ("validation_fraction=0.2", "test_fraction=0.2", "batch_size=9", "augment.flip=random")
 WAYS = {
     "plateau and early stopping": (
@@ -114,6 +119,40 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(
     if "early_stopping.patience=3" in WAYS[way]:
         assert 3 < len(rows) < 30
         assert rows[-1]["learning_rate"] < rows[0]["learning_rate"]
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("what", ["history", "metrics"])
+def test_a_full_disk_leaves_a_run_that_goes_on_to_the_same_weights(
+    classes: Path, tmp_path: Path, what: str
+) -> None:
+    whole = spec_of(classes, tmp_path / "whole", None, "epochs=2")
+    start(whole)
+    spec = spec_of(classes, tmp_path / "stopped", None, "epochs=2")
+    run = TrainingRun(Path(spec.run))
+    open_run(spec)
+    path: Path = getattr(run, what)
+    path.with_name(f".{path.name}.{os.getpid()}").symlink_to(FULL)
+    with pytest.raises(Unfinished, match=r"No space left.*same command again"):
+        start(spec)
+    assert not path.exists()
+    start(spec)
+    assert_equal_runs(run, TrainingRun(Path(whole.run)))
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_serves(
+    classes: Path, tmp_path: Path
+) -> None:
+    spec = spec_of(classes, tmp_path / "run", None, "epochs=3")
+    start(spec)
+    run = TrainingRun(Path(spec.run))
+    run.metrics.unlink()
+    (run.checkpoints / "epoch-0003" / "state.json").write_text("{")
+    with pytest.raises(InputError, match=r"checkpoints/epoch-0003 is damaged.*Delete it"):
+        start(spec)
+    shutil.rmtree(run.checkpoints / "epoch-0003")
+    start(spec)
+    assert run.metrics.exists()
 
 
 def _train_in_a_process(spec: str) -> None:

@@ -1,6 +1,7 @@
 """Folders by label: each image under its own label, whatever labels and files are called."""
 
 import os
+import sys
 import zipfile
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from cifar_ray.errors import InputError
 from cifar_ray.prediction.export import folders
-from cifar_ray.prediction.export.folders import Sorted, export_folders, link_file
+from cifar_ray.prediction.export.folders import Sorted, copy_file, export_folders, link_file
 from cifar_ray.prediction.export.names import FolderNames, safe_name
 from tests.drawing import draw_folder
 from tests.unit.prediction.finished_run import FinishedRun, finish_run
@@ -139,3 +140,18 @@ def test_a_harmful_name_becomes_one_that_is_good_anywhere_and_nobody_elses(text:
     assert len(name.encode()) < 150
     assert name.partition(".")[0].upper() not in ("CON", "NUL", "COM1", "")
     assert safe_name(text) == name != safe_name(text + "!")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no such limit")
+def test_a_copy_that_fails_leaves_no_half_of_an_image(tmp_path: Path) -> None:
+    import resource
+
+    (tmp_path / "a").write_bytes(b"a" * 1000)
+    _, most = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, most))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            copy_file(os.fsencode(tmp_path / "a"), tmp_path / "copy")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (tmp_path / "copy").exists()

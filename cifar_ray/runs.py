@@ -30,7 +30,18 @@ class ShardName:
         return cls(int(match[1]), int(match[2]))
 
 
-class LabellingRun:
+class LeasedRun:
+    """Names of the leases of a run, of which one process at a time holds the highest."""
+
+    LEASE = "_lease"
+
+    @classmethod
+    def lease(cls, number: int) -> str:
+        """Return the name of a lease; the highest number holds."""
+        return f"{cls.LEASE}/{number:07d}.json"
+
+
+class LabellingRun(LeasedRun):
     """Names of the files of a labelling run, below DEST."""
 
     RECORD = "run.json"
@@ -45,7 +56,6 @@ class LabellingRun:
     BUNDLE = "_bundle"
     TEMPORARY = "_tmp"
     HISTORY = "_history"
-    LEASE = "_lease"
     MARKS = "_marks"
     REASON = "reason.json"
     """In a folder of the history: why the run was opened again."""
@@ -73,11 +83,6 @@ class LabellingRun:
     def update(cls, name: str) -> str:
         """Return where a new file of the manifest lies before it takes its place."""
         return f"{cls.UPDATE}/{name}"
-
-    @classmethod
-    def lease(cls, number: int) -> str:
-        """Return the name of a lease; the highest number holds."""
-        return f"{cls.LEASE}/{number:07d}.json"
 
     @classmethod
     def history(cls, number: int, name: str) -> str:

@@ -35,11 +35,11 @@ from cifar_ray.errors import InputError
 if TYPE_CHECKING:
     from cifar_ray.config.job import PredictJob
     from cifar_ray.config.labelling import RunOptions
-    from cifar_ray.prediction.lease import Lease
     from cifar_ray.prediction.pipeline import RunProgress
     from cifar_ray.prediction.plan import Plan, Request, Resolve
     from cifar_ray.prediction.receipt import Receipt
     from cifar_ray.prediction.renewal.history import Reason
+    from cifar_ray.storage.lease import Lease
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -234,8 +234,8 @@ def _run(
     profile: bool,
     as_json: bool,
 ) -> None:
-    from cifar_ray.prediction.lease import hold
     from cifar_ray.prediction.plan import prepare, settle
+    from cifar_ray.storage.lease import hold
 
     prepared = prepare(request)
     address = None if options.engine == "local" else options.address

@@ -175,6 +175,8 @@ def _reproduce(request: Request, out: str, where: _Where, max_minutes: float | N
 
 
 def _train(spec: "TrainingSpec", where: _Where) -> dict[str, Any]:
+    from cifar_ray.storage import open_store
+    from cifar_ray.storage.lease import hold
     from cifar_ray.training.pipeline import Watcher
 
     if where.address in HERE:  # elsewhere, workers find their own
@@ -184,7 +186,7 @@ def _train(spec: "TrainingSpec", where: _Where) -> dict[str, Any]:
     else:
         console.print(Text(f"Training with Ray, {counted_workers(spec.workers)}."))
     shown = shown_dashboard(where.dashboard, where.address)
-    with shown, TrainingDisplay(spec) as display:
+    with hold(open_store(spec.run)), shown, TrainingDisplay(spec) as display:
         watcher = Watcher(display.on_step, display.on_epoch)
         train_there = functools.partial(_train_there, spec, where)
         if not spec.mlflow:

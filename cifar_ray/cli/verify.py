@@ -58,9 +58,9 @@ def verify(
 
     Needs neither the model nor the images. Exit code 5 if anything differs.
     """
-    from cifar_ray.prediction.lease import hold
     from cifar_ray.runs import LabellingRun
     from cifar_ray.storage import open_store
+    from cifar_ray.storage.lease import hold
 
     store = open_store(dest)
     repair = repair and store.exists(LabellingRun.RECORD)

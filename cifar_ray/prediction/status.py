@@ -16,7 +16,6 @@ from functools import partial
 from typing import TypeVar
 
 from cifar_ray.config.labelling import RunRecord
-from cifar_ray.prediction.lease import holder
 from cifar_ray.prediction.manifest import Manifest, shard_size
 from cifar_ray.prediction.parallel import in_parallel
 from cifar_ray.prediction.part import read_footer
@@ -26,6 +25,7 @@ from cifar_ray.prediction.renewal.history import last_reopening
 from cifar_ray.prediction.row import OK
 from cifar_ray.runs import LabellingRun, ShardName
 from cifar_ray.storage import Store
+from cifar_ray.storage.lease import holder
 
 SAMPLE = 64
 """Files of each kind that are opened, unless all are."""

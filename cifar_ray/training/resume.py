@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from cifar_ray.config.training import TOLD, TrainingSpec
 from cifar_ray.errors import InputError
+from cifar_ray.storage.folder_faults import folder_faults
 from cifar_ray.training.pipeline import write_json
 from cifar_ray.training.place import open_place
 
@@ -20,7 +21,7 @@ FREE_TO_CHANGE = TOLD | {
 def open_run(spec: TrainingSpec) -> dict[str, Any] | None:
     """Make the run's folder, or check that it is this run's; return its metrics if it is finished.
 
-    Raises `InputError` that names what differs.
+    Raises `InputError` that names what differs, or for a place that cannot be used.
     """
     with open_place(spec.run) as place:
         run = place.run
@@ -34,8 +35,9 @@ def open_run(spec: TrainingSpec) -> dict[str, Any] | None:
             return None
         if place.names():
             raise InputError(f"--out {spec.run} is not empty and holds no run. Give a new folder.")
-        run.folder.mkdir(parents=True, exist_ok=True)
-        write_json(run.config, spec.model_dump(mode="json"))
+        with folder_faults(run.folder):
+            run.folder.mkdir(parents=True, exist_ok=True)
+            write_json(run.config, spec.model_dump(mode="json"))
         place.keep(run.config)
         return None
 

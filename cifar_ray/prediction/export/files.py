@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cifar_ray.errors import InputError, printable
 from cifar_ray.storage import FolderStore, Store
+from cifar_ray.storage.folder_faults import folder_faults
 
 
 @contextmanager
@@ -18,11 +19,12 @@ def new_file(path: Path, store: Store) -> Iterator[Path]:
     if not path.absolute().parent.is_dir():
         raise InputError(f"There is no folder {printable(str(path.absolute().parent))}.")
     unfinished = path.with_name(f".{uuid.uuid4().hex}.unfinished")
-    try:
-        yield unfinished
-        unfinished.rename(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with folder_faults(path.parent):
+        try:
+            yield unfinished
+            unfinished.rename(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def refuse_inside(path: Path, store: Store) -> None:

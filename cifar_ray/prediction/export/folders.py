@@ -17,6 +17,7 @@ from cifar_ray.prediction.export.spreadsheet import OnRows
 from cifar_ray.prediction.reading import read_rows, row_dicts, run_record
 from cifar_ray.prediction.row import OK
 from cifar_ray.storage import Store
+from cifar_ray.storage.folder_faults import folder_faults
 
 COLUMNS = ("key", "uri", "version", "status", "label")
 FILE_SCHEME = "file://"
@@ -68,7 +69,8 @@ def _export(row: dict[str, Any], folder: Path, names: FolderNames, put: Put, fou
         found.changed += 1
         return
     below = folder / names.of(row["label"])
-    below.mkdir(parents=True, exist_ok=True)
+    with folder_faults(folder):
+        below.mkdir(parents=True, exist_ok=True)
     _put_under_free_name(path, below, row["key"], put)
     found.exported += 1
 

@@ -20,6 +20,7 @@ from cifar_ray.models.opening import open_bundle
 from cifar_ray.models.torchvision_table import PREFIX
 from cifar_ray.runs import EvaluationRun, TrainingRun
 from cifar_ray.storage import S3_SCHEME, open_store
+from cifar_ray.storage.folder_faults import folder_faults
 from cifar_ray.training.evaluation.evaluation import Evaluation
 from cifar_ray.training.evaluation.held_out import HeldOut, load_held_out
 from cifar_ray.training.evaluation.metrics import Logits, Timing, evaluate
@@ -57,6 +58,8 @@ def evaluate_bundles(
     labels = next(iter(bundles.values())).spec.labels
     executions = {place: execution_for(bundle, asked) for place, bundle in bundles.items()}
     held_out = load_held_out(data, labels)
+    with folder_faults(out):
+        out.mkdir(parents=True, exist_ok=True)
     evaluations = []
     for name, (place, bundle) in zip(_names(places), bundles.items(), strict=True):
         execution = executions[place]
@@ -73,8 +76,9 @@ def evaluate_bundles(
         evaluations.append(
             Evaluation(name, bundle, held_out, logits, metrics, _history(place, bundle))
         )
-    write_report(run, evaluations, _provenance(evaluations))
-    write_json(run.metrics, metrics_content(evaluations))
+    with folder_faults(out):
+        write_report(run, evaluations, _provenance(evaluations))
+        write_json(run.metrics, metrics_content(evaluations))
     return evaluations
 
 

@@ -13,6 +13,7 @@ from cifar_ray.config.training import TOLD
 from cifar_ray.errors import InputError, printable
 from cifar_ray.models import registry
 from cifar_ray.runs import SearchRun
+from cifar_ray.storage.folder_faults import folder_faults
 from cifar_ray.training.pipeline import write_json
 
 FREE_TO_CHANGE = frozenset({"run", "settings", "code_version", "gpus_per_trial"})
@@ -55,9 +56,10 @@ def open_search(spec: SearchSpec) -> None:
         raise InputError(
             f"--out {printable(spec.run)} is not empty and holds no search. Give a new folder."
         )
-    run.folder.mkdir(parents=True, exist_ok=True)
-    _refuse_others_folder(run)
-    write_json(run.spec, spec.model_dump(mode="json"))
+    with folder_faults(run.folder):
+        run.folder.mkdir(parents=True, exist_ok=True)
+        _refuse_others_folder(run)
+        write_json(run.spec, spec.model_dump(mode="json"))
 
 
 @contextmanager

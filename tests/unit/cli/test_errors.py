@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from cifar_ray.cli.boundary import report
+from cifar_ray.errors import Unfinished
 from cifar_ray.models.bundle import Bundle
-from tests.drawing import draw_folder
+from tests.drawing import draw_classes, draw_folder
 from tests.unit.cli.conftest import Cli
 
 
@@ -184,3 +186,40 @@ def test_every_verb_has_help_with_an_example(cli: Cli, verb: str) -> None:
     assert code == 0
     assert f"cifar-ray {verb}" in told
     assert "Example" in told
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_that_nobody_expected_is_no_fault_of_ours(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with (
+        open("/dev/full", "wb", buffering=0) as full,
+        pytest.raises(OSError, match="No space") as told,
+    ):
+        full.write(b"x")
+    assert report(told.value) == Unfinished.exit_code
+    assert "Free some space" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("predict", "images", "--out"),
+        ("train", "classes", "--recipe", "cnn-122k", "--out"),
+        ("tune", "classes", "--recipe", "cnn-122k", "--space", "optimizer", "--out"),
+    ],
+)
+def test_a_place_below_a_file(
+    cli: Cli,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_classes(tmp_path / "classes", each=2)
+    (tmp_path / "file").write_text("")
+    code, told = cli(*command, tmp_path / "file" / "run")
+    assert code == 2
+    assert "Cannot use" in told
+    assert "Not a directory" in told

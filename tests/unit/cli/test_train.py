@@ -1,6 +1,7 @@
 """`train` as a user gives it."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from cifar_ray.config.recipes.reports import REPORTED
+from cifar_ray.storage import open_store
+from cifar_ray.storage.lease import hold
 from cifar_ray.training.pipeline import write_json
 from tests.drawing import draw_classes
 from tests.unit.cli.conftest import Cli
@@ -30,6 +33,22 @@ def test_a_run_is_trained_again_from_its_folder_to_the_same_weights(
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
     record = json.loads((again / "bundle" / "bundle.json").read_text())
     assert "--set augment.rotation_degrees=10" in record["trained_on"]["command"]
+
+
+def test_a_second_training_in_the_place_of_one_that_runs_is_refused(
+    cli: Cli, tmp_path: Path
+) -> None:
+    draw_classes(tmp_path / "classes", each=12)
+    run = tmp_path / "run"
+    arguments = ("--recipe", "cnn-122k", "--set", "epochs=1", "--out", run)
+    assert cli("train", tmp_path / "classes", *arguments)[0] == 0
+    (run / "metrics.json").unlink()
+    with hold(open_store(str(run))):
+        code, told = cli("train", tmp_path / "classes", *arguments)
+    assert code == 2
+    assert f"Process {os.getpid()} on" in told
+    assert "works on" in told
+    assert cli("train", tmp_path / "classes", *arguments)[0] == 0
 
 
 @pytest.mark.parametrize(

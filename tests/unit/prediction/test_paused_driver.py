@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cifar_ray.prediction import lease
 from cifar_ray.prediction.verification.verify import verify
-from cifar_ray.storage import FolderStore
+from cifar_ray.storage import FolderStore, lease
 from tests.drawing import draw_folder
 from tests.unit.cli.conftest import Cli, cli
 
@@ -22,7 +21,8 @@ __all__ = ["cli"]
 PAUSING = """
 import os, signal, sys
 from cifar_ray.cli.main import run
-from cifar_ray.prediction import lease, pipeline
+from cifar_ray.prediction import pipeline
+from cifar_ray.storage import lease
 lease.platform.node = lambda: "elsewhere"
 function = getattr(pipeline, sys.argv.pop(1))
 def pause(*arguments):

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from cifar_ray.cli.main import app
 from cifar_ray.errors import InputError, Unfinished
 from cifar_ray.prediction import status as status_module
-from cifar_ray.prediction.lease import hold
 from cifar_ray.prediction.status import run_status, spread
 from cifar_ray.runs import LabellingRun
+from cifar_ray.storage.lease import hold
 from tests.drawing import draw_folder
 from tests.unit.prediction.finished_run import FinishedRun, finish_run
 

@@ -9,15 +9,14 @@ import psutil
 import pytest
 
 from cifar_ray.errors import InputError, Unfinished
-from cifar_ray.prediction import lease
-from cifar_ray.prediction.lease import LeaseRecord, acquire, hold, holder
 from cifar_ray.runs import LabellingRun
-from cifar_ray.storage import FolderStore
+from cifar_ray.storage import FolderStore, lease
+from cifar_ray.storage.lease import LeaseRecord, acquire, hold, holder
 
 HOLDER = """
 import sys
 from pathlib import Path
-from cifar_ray.prediction.lease import acquire
+from cifar_ray.storage.lease import acquire
 from cifar_ray.storage import FolderStore
 lease = acquire(FolderStore(Path(sys.argv[1])))
 print("held", flush=True)

@@ -1,4 +1,4 @@
-"""Who works on a DEST: a guard against two runs into one, by mistake.
+"""Who works on a run's place, DEST: a guard against two runs into one, by mistake.
 
 A lease is a file of its own, numbered; the highest number holds. It is created only if absent, so
 that of two that reach for the same number one wins, and its owner writes a beat into it now and
@@ -10,9 +10,10 @@ then. A lease that is given back stays, so that no number is given twice. Whoeve
     of another machine                              watches the beat by its own clock, and takes
                                                     the next number if the beat stands still
 
-Safety does not rest on it: chunks of the manifest are created only if absent, parts follow from
-them, and sealing reads them all. A driver that was paused and wakes beside its successor notices
-the higher number before it seals anything, and until then writes what its successor would write.
+Safety does not rest on it. Of labelling, chunks of the manifest are created only if absent, parts
+follow from them, and sealing reads them all: a driver that was paused and wakes beside its
+successor notices the higher number before it seals anything, and until then writes what its
+successor would write. So does a training, whose epochs follow from the checkpoint before them.
 """
 
 import os
@@ -29,8 +30,8 @@ from pydantic import ValidationError
 
 from cifar_ray.config.frozen import FrozenConfig
 from cifar_ray.errors import CifarRayError, InputError, Unfinished, printable
-from cifar_ray.runs import LabellingRun
-from cifar_ray.storage import Store
+from cifar_ray.runs import LeasedRun
+from cifar_ray.storage.base import Store
 
 BEAT_INTERVAL_S = 5.0
 STANDSTILL_S = 30.0
@@ -71,11 +72,12 @@ class LeaseRecord(FrozenConfig):
         if self.boot_id != _boot_id() or not psutil.pid_exists(self.process_id):
             return False
         try:
-            started = psutil.Process(self.process_id).create_time()
+            process = psutil.Process(self.process_id)
+            started, ended = process.create_time(), process.status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
         # Else the number was given to another process since.
-        return bool(abs(started - self.process_started) < 1.0)
+        return not ended and abs(started - self.process_started) < 1.0
 
     def to_bytes(self) -> bytes:
         """Return the file."""
@@ -121,7 +123,7 @@ class Lease:
 
     def _write(self, record: LeaseRecord) -> None:
         self.record = record
-        self.store.write(LabellingRun.lease(self.number), record.to_bytes())
+        self.store.write(LeasedRun.lease(self.number), record.to_bytes())
 
     def _keep(self) -> None:
         while not self._released.wait(BEAT_INTERVAL_S):
@@ -152,11 +154,11 @@ def acquire(store: Store) -> Lease:
     if number is not None:
         _wait_for_end(store, number)
     following = (number or 0) + 1
-    if not store.create(LabellingRun.lease(following), record.to_bytes()):
+    if not store.create(LeasedRun.lease(following), record.to_bytes()):
         raise _refusal(store, _read(store, following))
     for older in _numbers(store):
         if older < following:
-            store.delete(LabellingRun.lease(older))
+            store.delete(LeasedRun.lease(older))
     return Lease(store, following, record)
 
 
@@ -197,7 +199,7 @@ def _refusal(store: Store, found: LeaseRecord | None) -> InputError:
 
 
 def _numbers(store: Store) -> list[int]:
-    stems = (Path(name).stem for name in store.names(LabellingRun.LEASE))
+    stems = (Path(name).stem for name in store.names(LeasedRun.LEASE))
     return sorted(int(stem) for stem in stems if stem.isdigit())
 
 
@@ -207,12 +209,12 @@ def _highest(store: Store) -> int | None:
 
 def _read(store: Store, number: int) -> LeaseRecord | None:
     try:
-        return LeaseRecord.model_validate_json(store.read(LabellingRun.lease(number)))
+        return LeaseRecord.model_validate_json(store.read(LeasedRun.lease(number)))
     except FileNotFoundError:
         return None
     except ValidationError as error:
         raise InputError(
-            f"{printable(store.uri)}/{LabellingRun.lease(number)} is damaged. If no other run "
+            f"{printable(store.uri)}/{LeasedRun.lease(number)} is damaged. If no other run "
             "works there, delete it and give the command again."
         ) from error
 

@@ -6,10 +6,11 @@ Every image goes through the decode and preprocess that labelling uses.
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import numpy as np
 import psutil
@@ -25,7 +26,7 @@ from cifar_ray.images.preprocess import Preprocess
 from cifar_ray.storage import S3_SCHEME
 from cifar_ray.training.data.bucket import File, classes_in
 from cifar_ray.training.data.decoded import decode_to_file, decode_to_memory
-from cifar_ray.training.data.reading import ParquetRow, Place, Source, image_bytes
+from cifar_ray.training.data.reading import ParquetRow, Place, Source, image_bytes, readable
 from cifar_ray.training.data.tar import read_tars
 
 STATISTICS_IMAGES = 1024
@@ -108,6 +109,7 @@ class Encoded:
     label_names: tuple[str, ...]
 
 
+@readable()
 def read_shards(
     files: Sequence[File], label_names: tuple[str, ...] | None = None, leave_images: bool = False
 ) -> Encoded:
@@ -197,6 +199,7 @@ def _numbered(
     return found, names
 
 
+@readable()
 def read_folder(folder: str) -> Encoded:
     """Read a folder or an `s3://` place with a sub-folder a class, whose names are the labels."""
     in_bucket = folder.startswith(S3_SCHEME)
@@ -218,12 +221,17 @@ def _classes_in(folder: Path) -> dict[str, list[Path]]:
     classes = sorted(
         path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"
     )
-    return {
-        path.name: [
-            file for file in sorted(path.rglob("*")) if file.is_file() and file.name[0] not in "._"
-        ]
-        for path in classes
-    }
+    return {path.name: sorted(_files_below(path)) for path in classes}
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
+    # Not `rglob`, which passes over folders that it may not read.
+    for below, _, names in os.walk(folder, onerror=refuse):
+        files = (Path(below, name) for name in names if name[0] not in "._")
+        yield from (file for file in files if file.is_file())
 
 
 def decode_all(

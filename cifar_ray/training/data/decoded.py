@@ -145,6 +145,9 @@ def decode_chunk(
             except ImageFault as fault:
                 faults.append(f"{name}: {fault.status}, {fault.error}")
                 continue
+            except OSError as error:
+                faults.append(f"{name}: {error.strerror}")
+                continue
             images[row] = preprocess.apply(image.pixels)
             sizes[row] = image.width, image.height
     return faults

@@ -1,7 +1,7 @@
 """Encoded images: in memory, files of their own, in archives, rows of Parquet; and their bytes."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cifar_ray.errors import InputError, printable
 from cifar_ray.training.data.bucket import File, TarMember
 
 PARQUET_ROWS = 64
@@ -28,6 +29,18 @@ class ParquetRow:
 Place = bytes | File | TarMember | ParquetRow
 Source = tuple[str, Place]
 """An encoded image, or where it lies, after the name that a message gives it."""
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Raise `InputError` for what the system does not let us read of DATA."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"Cannot read {printable(str(error.filename or 'DATA'))}: {error.strerror}. Make it"
+            " readable, or take it out of DATA."
+        ) from error
 
 
 class Reader:

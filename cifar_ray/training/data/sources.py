@@ -23,6 +23,7 @@ from cifar_ray.training.data.dataset import (
     read_shards,
 )
 from cifar_ray.training.data.download import Progress, download_cifar10
+from cifar_ray.training.data.reading import readable
 
 DATA_VARIABLE = "CIFAR_RAY_DATA"
 SHARDS = (".parquet", TAR)
@@ -95,6 +96,7 @@ def own_test_files(files: Sequence[File]) -> list[File]:
     return found if len(found) < len(files) else []
 
 
+@readable()
 def shard_files(data: str) -> Sequence[File]:
     """Return the Parquet file or tar shard that DATA is, or those directly in it.
 

@@ -11,6 +11,7 @@ What the shuffle is worth: docs/training-data.md.
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,8 +67,20 @@ class Catalog:
     """N×6 int64: sums of the values of red, green, blue, and of their squares."""
 
     def decode(self, numbers: Tensor) -> Generator[Chunk, None, None]:
-        """Decode images in the order of their numbers."""
-        return decode_in_order(self.sources, numbers, self.preprocess)
+        """Decode images in the order of their numbers.
+
+        Raises `InputError` for one that is not what it was when it was looked at.
+        """
+        with closing(decode_in_order(self.sources, numbers, self.preprocess)) as chunks:
+            for chunk in chunks:
+                as_found = self.sizes[chunk.numbers].numpy()
+                changed = chunk.numbers[(chunk.sizes != as_found).any(axis=1)]
+                if len(changed):
+                    raise InputError(
+                        f"{self.sources[int(changed[0])][0]} of DATA was changed or taken away"
+                        " since training looked at it. Restore it, or train in a new --out."
+                    )
+                yield chunk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from cifar_ray.training.data.dataset import (
     read_parquet,
     read_shards,
 )
-from cifar_ray.training.data.reading import Place, Reader
+from cifar_ray.training.data.reading import Place, Reader, readable
 from cifar_ray.training.data.sources import find_cifar10, own_test_files, shard_files
 from cifar_ray.training.evaluation.metrics import Labels
 
@@ -126,7 +126,7 @@ def _from_encoded(
 
 
 def _decode(name: str, place: Place, preprocess: Preprocess) -> Images:
-    with Reader() as reader:
+    with readable(), Reader() as reader:
         content = reader.read(place)
     try:
         image = decode(content, preprocess.decode_options("pillow", scaling=False))

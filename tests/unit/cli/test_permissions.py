@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from cifar_ray.models.bundle import Bundle
-from tests.drawing import draw_folder
+from cifar_ray.models.bundle import Bundle, save_bundle
+from tests.drawing import draw_classes, draw_folder
 from tests.permissions import bound
+from tests.unit.models.bundles import make_network, make_spec
 
+COLOURS = ("blue", "green", "red")
+"""The classes that `draw_classes` draws."""
 RUN = """
 import json, sys
 from cifar_ray.cli.main import run
@@ -55,6 +58,12 @@ def test_a_place_that_may_not_be_used_is_named_with_code_2(images: Path, tmp_pat
     labels.write_text("\n".join(box.spec.labels))
     weights = ["import", box.path / "model.safetensors", "--network", box.spec.network]
     weights += ["--labels", labels, "--out"]
+    classes, model, labelled = tmp_path / "classes", tmp_path / "model", tmp_path / "labelled"
+    draw_classes(classes, each=2)
+    save_bundle(model, make_network(num_classes=3), make_spec(labels=COLOURS))
+    train = ["train", classes, "--recipe", "cnn-122k", "--out"]
+    said = told(["predict", images, "--out", labelled, "--local"])
+    assert said[1].startswith("0")
     denied, no_folder = "Permission denied", "Not a directory"
     expected = (
         (["predict", images, "--out", locked / "x"], locked / "x", denied),
@@ -66,12 +75,46 @@ def test_a_place_that_may_not_be_used_is_named_with_code_2(images: Path, tmp_pat
         (["status", locked / "x"], locked / "x", denied),
         ([*weights, locked / "x"], locked / "x", denied),
         ([*weights, fixed / "x"], fixed / "x", denied),
+        ([*train, fixed / "x"], fixed / "x", denied),
+        ([*train, locked / "x"], locked / "x", denied),
+        (["evaluate", model, classes, "--out", fixed / "x"], fixed / "x", denied),
+        (["export", labelled, "--csv", fixed / "x.csv"], fixed, denied),
+        (["export", labelled, "--folders", fixed / "x"], fixed / "x", denied),
     )
     said = told(*(command for command, _, _ in expected))
     for number, (command, place, reason) in enumerate(expected):
         assert f"Error: Cannot use {place}: {reason}." in said[number], command
         assert said[number + 1].startswith("2"), command
     fixed.chmod(0o755)
+
+
+def test_what_may_not_be_read_of_labelled_images_is_named_and_not_left_out(tmp_path: Path) -> None:
+    for name in ("shut", "within", "image"):
+        draw_classes(tmp_path / name, each=12)
+    within = tmp_path / "within" / "red" / "more"
+    within.mkdir()
+    image = tmp_path / "image" / "red" / "03.png"
+    for path in (tmp_path / "shut" / "red", within, image):
+        path.chmod(0)
+    save_bundle(
+        tmp_path / "model",
+        make_network(num_classes=3),
+        make_spec(labels=COLOURS),
+    )
+    reasons = [f"Cannot read {tmp_path / 'shut' / 'red'}: Permission denied."] * 2
+    reasons += [f"Cannot read {within}: Permission denied."] * 2
+    reasons += [f"{image}: Permission denied", f"Cannot read {image}: Permission denied."]
+    commands: list[list[object]] = []
+    for name in ("shut", "within", "image"):
+        data, out = tmp_path / name, tmp_path / f"run-{name}"
+        commands.append(["train", data, "--recipe", "cnn-122k", "--out", out])
+        commands.append(["evaluate", tmp_path / "model", data, "--out", tmp_path / "out"])
+    said = told(*commands)
+    for number, (command, reason) in enumerate(zip(commands, reasons, strict=True)):
+        assert reason in said[number], command
+        assert said[number + 1].startswith("2"), command
+    for path in (tmp_path / "shut" / "red", within):
+        path.chmod(0o755)
 
 
 def test_a_cache_that_cannot_be_written_to_is_done_without(images: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -276,6 +277,24 @@ def test_images_that_cannot_be_decoded_are_named_before_training(tmp_path: Path)
         streamed(str(tmp_path / "classes"), tmp_path / "run")
     assert "00.png: not_an_image" in str(told.value)
     assert "… and 1 more" in str(told.value)
+
+
+@pytest.mark.parametrize("way", ["emptied", "taken away", "replaced"])
+def test_an_image_that_is_another_than_before_is_told_and_not_trained_on(
+    tmp_path: Path, way: str
+) -> None:
+    draw_classes(tmp_path / "classes", each=12)
+    data = streamed(str(tmp_path / "classes"), tmp_path / "run")
+    assert batches_of(data)
+    path = tmp_path / "classes" / "red" / "03.png"
+    if way == "emptied":
+        path.write_bytes(b"")
+    elif way == "taken away":
+        path.unlink()
+    else:
+        Image.new("RGB", (90, 70)).save(path)
+    with pytest.raises(InputError, match=r"03\.png of DATA was changed or taken away"):
+        batches_of(data)
 
 
 def test_held_out_images_that_do_not_fit_into_memory_are_told(

@@ -120,6 +120,7 @@ def resnet_blocks() -> TrainingConfig:
     return TrainingConfig(
         recipe="resnet-blocks",
         network="resnet-blocks",
+        expected_accuracy=0.881,
         epochs=35,
         batch_size=64,
         optimizer=OptimizerConfig(name="adam", learning_rate=3e-4),

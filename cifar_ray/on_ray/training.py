@@ -24,11 +24,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cifar_ray.config.training import TrainingSpec
-from cifar_ray.errors import CifarRayError, of_exit_code
 from cifar_ray.models.transfer import pretrained_tensors
 from cifar_ray.on_ray.metrics.training import metered
 from cifar_ray.on_ray.run_board import RunBoard
 from cifar_ray.on_ray.session import node_cpus, ray_session
+from cifar_ray.on_ray.verdict import open_verdict, outcome_of, under_verdict
 from cifar_ray.training.loop import EpochRow, Ranks, Step
 from cifar_ray.training.pipeline import Watcher
 from cifar_ray.training.pipeline import train as train_on_rank
@@ -43,7 +43,7 @@ RAY_FOLDER = "ray"
 def train(spec: TrainingSpec, address: str | None, watcher: Watcher) -> dict[str, Any]:
     """Train with `spec.workers` workers and return the metrics.
 
-    Raises the workers' own `CifarRayError`s, and `CifarRayError` when workers keep dying.
+    Raises the workers' own `CifarRayError`s, and Ray's `TrainingFailedError` for any other error.
     """
     if spec.config.transfer.pretrained:
         # Once, before workers race for the download; and an error of it needs no Ray to be told.
@@ -51,9 +51,10 @@ def train(spec: TrainingSpec, address: str | None, watcher: Watcher) -> dict[str
     with ray_session(address), open_place(spec.run) as place:
         # The driver's node alone uses it: our checkpoints do not pass through Ray.
         ray_folder = place.run.folder / RAY_FOLDER
+        verdict = open_verdict()
         trainer = TorchTrainer(
             _train_worker,  # type: ignore[arg-type] # its value is Result.return_value
-            train_loop_config=spec.model_dump(mode="json"),
+            train_loop_config={"spec": spec.model_dump(mode="json"), "verdict": verdict},
             scaling_config=ScalingConfig(
                 num_workers=spec.workers,
                 use_gpu=spec.device == "cuda",
@@ -70,12 +71,9 @@ def train(spec: TrainingSpec, address: str | None, watcher: Watcher) -> dict[str
             ),
         )
         with _followed(RunBoard(spec.run), metered(watcher)):
-            result = trainer.fit()
-        outcome: dict[str, Any] = result.return_value  # type: ignore[attr-defined]
-        if "exit_code" in outcome:
-            raise of_exit_code(outcome["exit_code"], outcome["error"])
+            metrics = outcome_of(verdict, trainer.fit)
         shutil.rmtree(ray_folder, ignore_errors=True)
-    return outcome
+    return metrics
 
 
 def _resources(spec: TrainingSpec, nodes: Sequence[float]) -> dict[str, float]:
@@ -101,7 +99,7 @@ def cores_each(nodes: Sequence[float], workers: int) -> float:
 
 def _train_worker(content: dict[str, Any]) -> dict[str, Any]:
     """Train on this rank; rank 0's return value reaches the driver."""
-    spec = TrainingSpec.model_validate(content)
+    spec = TrainingSpec.model_validate(content["spec"])
     ranks = ranks_of_group(spec.device)
     board = RunBoard(spec.run)
 
@@ -113,12 +111,10 @@ def _train_worker(content: dict[str, Any]) -> dict[str, Any]:
         # A barrier, and what the dashboard shows.
         ray.train.report(row.as_dict())
 
-    try:
-        metrics = train_on_rank(spec, ranks, Watcher(on_step, on_epoch))
-    except CifarRayError as error:
-        # Returned, not raised: Ray Train would start the group again, to fail in the same way.
-        return {"error": str(error), "exit_code": error.exit_code}
-    return metrics or {}
+    def train_here() -> dict[str, Any]:
+        return train_on_rank(spec, ranks, Watcher(on_step, on_epoch)) or {}
+
+    return under_verdict(content["verdict"], train_here)
 
 
 def ranks_of_group(device: str) -> Ranks:

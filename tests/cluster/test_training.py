@@ -122,3 +122,23 @@ def test_wrong_data_is_told_as_without_ray(tmp_path: Path) -> None:
     spec = spec_of(tmp_path / "nowhere", tmp_path / "run", 2)
     with pytest.raises(InputError, match="is not there"):
         train_on_ray(spec, None, Watcher())
+
+
+def test_what_one_worker_alone_finds_ends_the_others_and_is_told(tmp_path: Path) -> None:
+    data = tmp_path / "classes"
+    draw_classes(data, each=30)
+    image = data / "red" / "11.png"
+    spec = spec_of(data, tmp_path / "run", 2, "epochs=40", "stream.enabled=true")
+    content = image.read_bytes()
+    rows: list[EpochRow] = []
+
+    def take_away(row: EpochRow) -> None:
+        rows.append(row)
+        image.unlink(missing_ok=True)
+
+    with pytest.raises(InputError, match=r"11\.png of DATA was changed or taken away"):
+        train_on_ray(spec, None, Watcher(on_epoch=take_away))
+    assert len(rows) < 40
+    image.write_bytes(content)
+    train_on_ray(spec, None, Watcher(on_epoch=rows.append))
+    assert len(rows) == 40

@@ -14,7 +14,6 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from cifar_ray.config.search import SearchSpec
 from cifar_ray.config.training import TrainingConfig, TrainingSpec
-from cifar_ray.errors import CifarRayError, of_exit_code
 from cifar_ray.on_ray.training import COLLECTIVE_TIMEOUT_S, MAX_FAILURES, ranks_of_group
 from cifar_ray.on_ray.tuning.trainable import (
     TRIAL,
@@ -25,6 +24,7 @@ from cifar_ray.on_ray.tuning.trainable import (
     result_of,
     training_spec,
 )
+from cifar_ray.on_ray.verdict import open_verdict, outcome_of, under_verdict
 from cifar_ray.runs import SearchRun
 from cifar_ray.training.loop import EpochRow
 from cifar_ray.training.search.budget import EpochBudget
@@ -48,12 +48,14 @@ def parallel_trainable(spec: SearchSpec, place: Place) -> Trainable:
 
 def _fit(spec: SearchSpec, ours: TrainingSpec, place: Place, budget: EpochBudget) -> None:
     resources = {"CPU": place.num_cpus, "GPU": place.num_gpus}
+    verdict = open_verdict()
     trainer = TorchTrainer(
         _train_rank,  # type: ignore[arg-type] # its value is Result.return_value
         train_loop_config={
             "spec": ours.model_dump(mode="json"),
             "base": spec.config.model_dump(mode="json"),
             "budget": budget,
+            "verdict": verdict,
         },
         scaling_config=ScalingConfig(
             num_workers=place.workers,
@@ -71,19 +73,17 @@ def _fit(spec: SearchSpec, ours: TrainingSpec, place: Place, budget: EpochBudget
             backend="nccl" if place.num_gpus else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S
         ),
     )
-    failure: dict[str, Any] | None = trainer.fit().return_value  # type: ignore[attr-defined]
-    if failure is not None:
-        raise of_exit_code(failure["exit_code"], failure["error"])
+    outcome_of(verdict, trainer.fit)
 
 
-def _train_rank(content: dict[str, Any]) -> dict[str, Any] | None:
-    """Train on this rank. An error is returned: raised, it would start the group again."""
+def _train_rank(content: dict[str, Any]) -> dict[str, Any]:
+    """Train on this rank; what the trial came to lies in its folder."""
     spec = TrainingSpec.model_validate(content["spec"])
 
     def report(row: EpochRow) -> None:
         ray.train.report(result_of(row))
 
-    try:
+    def train() -> dict[str, Any]:
         train_trial(
             spec,
             TrainingConfig.model_validate(content["base"]),
@@ -91,6 +91,6 @@ def _train_rank(content: dict[str, Any]) -> dict[str, Any] | None:
             report,
             content["budget"],
         )
-    except CifarRayError as error:
-        return {"error": str(error), "exit_code": error.exit_code}
-    return None
+        return {}
+
+    return under_verdict(content["verdict"], train)

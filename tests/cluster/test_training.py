@@ -128,7 +128,7 @@ def test_what_one_worker_alone_finds_ends_the_others_and_is_told(tmp_path: Path)
     data = tmp_path / "classes"
     draw_classes(data, each=30)
     image = data / "red" / "11.png"
-    spec = spec_of(data, tmp_path / "run", 2, "epochs=40", "stream.enabled=true")
+    spec = spec_of(data, tmp_path / "run", 2, "epochs=15", "stream.enabled=true")
     content = image.read_bytes()
     rows: list[EpochRow] = []
 
@@ -138,7 +138,7 @@ def test_what_one_worker_alone_finds_ends_the_others_and_is_told(tmp_path: Path)
 
     with pytest.raises(InputError, match=r"11\.png of DATA was changed or taken away"):
         train_on_ray(spec, None, Watcher(on_epoch=take_away))
-    assert len(rows) < 40
+    assert len(rows) < 15
     image.write_bytes(content)
     train_on_ray(spec, None, Watcher(on_epoch=rows.append))
-    assert len(rows) == 40
+    assert len(rows) == 15

@@ -33,18 +33,16 @@ def report(error: BaseException) -> int:
         message = "Interrupted. What is done is kept; the same command goes on from there."
         console.print(Text(message, style="yellow"))
         return INTERRUPTED
+    if isinstance(error, OSError) and error.errno in OUT_OF_SPACE:
+        which = f"of {error.filename}" if error.filename else "that is written to"
+        error = Unfinished(
+            f"No space left on the disk {which}. Free some space, or give a place on another disk,"
+            " and run the command again."
+        )
     if isinstance(error, CifarRayError):
         message = printable(str(error), keep="\n")
         console.print(Text.assemble(("Error: ", "bold red"), message))
         return error.exit_code
-    if isinstance(error, OSError) and error.errno in OUT_OF_SPACE:
-        which = f"of {printable(str(error.filename))}" if error.filename else "that is written to"
-        message = (
-            f"No space left on the disk {which}. Free some space, or give a place on another disk,"
-            " and run the command again."
-        )
-        console.print(Text.assemble(("Error: ", "bold red"), message))
-        return Unfinished.exit_code
     console.print(
         Text.assemble(
             ("Unexpected error: ", "bold red"),

@@ -72,11 +72,7 @@ def train(spec: TrainingSpec, ranks: Ranks, watcher: Watcher) -> dict[str, Any] 
 
     Returns the metrics on rank 0, None on the others.
     """
-    with (
-        use_threads(spec.threads),
-        open_place(spec.run) as place,
-        full_disk(place.run.folder),
-    ):
+    with use_threads(spec.threads), open_place(spec.run) as place, full_disk(place.run.folder):
         return _train(spec, place, ranks, watcher)
 
 
